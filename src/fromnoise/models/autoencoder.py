@@ -1,0 +1,206 @@
+"""The autoencoder: pictures to latents and back (Kingma & Welling 2013; Rombach et al. 2022, section 3.1).
+
+Module names are the keys of diffusers' `AutoencoderKL`. Shapes: B batch, H and W of the picture, h = H / factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fromnoise.models.config import Config
+from fromnoise.nn.norm import GroupNorm
+from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(Config):
+    """Fields of `vae/config.json`."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_num_groups: int = 32
+    sample_size: int = 512
+    scaling_factor: float = 0.18215
+    mid_block_add_attention: bool = True
+
+    FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "act_fn": ("silu",),
+        "use_quant_conv": (True,),
+        "use_post_quant_conv": (True,),
+    }
+    IGNORED: ClassVar[frozenset[str]] = frozenset({"force_upcast", "down_block_types", "up_block_types"})
+
+    @property
+    def factor(self) -> int:
+        """How many pixels a latent is wide."""
+        return 2 ** (len(self.block_out_channels) - 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, with the block types that diffusers wants spelt out."""
+        levels = len(self.block_out_channels)
+        kinds = {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels}
+        return {**super().to_json(), **kinds, "force_upcast": False}
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The encoder's answer: a normal distribution over latents, each (B, latent_channels, h, w)."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Mean plus deviation times unit `noise` (the reparameterisation trick)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * noise
+
+    def kl(self) -> Tensor:
+        """KL divergence from the unit normal, summed over a picture's latents: (B,) in nats."""
+        terms = self.mean**2 + self.log_variance.exp() - 1.0 - self.log_variance
+        return 0.5 * terms.flatten(1).sum(1)
+
+
+class SelfAttention(nn.Module):
+    """One head of attention over all pixels of a map, with its own norm."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = GroupNorm(groups, channels, eps=EPS)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels), nn.Identity()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        q, k, v = (project(tokens)[:, None] for project in (self.to_q, self.to_k, self.to_v))
+        mixed = self.to_out[0](F.scaled_dot_product_attention(q, k, v)[:, 0])
+        return x + mixed.transpose(1, 2).unflatten(2, x.shape[-2:])
+
+
+class Block(nn.Module):
+    """Residual blocks at one level, then down- or upsampling where another level follows."""
+
+    def __init__(self, config: AutoencoderConfig, widths: list[int]) -> None:
+        super().__init__()
+        pairs = zip(widths, widths[1:], strict=False)
+        self.resnets = nn.ModuleList(ResnetBlock(one, two, config.norm_num_groups, EPS) for one, two in pairs)
+        self.downsamplers = nn.ModuleList()
+        self.upsamplers = nn.ModuleList()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, C', h', w')."""
+        for layer in (*self.resnets, *self.downsamplers, *self.upsamplers):
+            x = layer(x)
+        return x
+
+
+class MidBlock(nn.Module):
+    """The coarsest level: residual block, attention over all pixels, residual block."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        width, groups = config.block_out_channels[-1], config.norm_num_groups
+        self.resnets = nn.ModuleList(ResnetBlock(width, width, groups, EPS) for _ in range(2))
+        attends = config.mid_block_add_attention
+        self.attentions = nn.ModuleList([SelfAttention(width, groups)] if attends else [])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to the same shape."""
+        for layer in (self.resnets[0], *self.attentions, self.resnets[1]):
+            x = layer(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pictures (B, 3, H, W) to mean and log-variance of latents, (B, 2 * latent_channels, h, w)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        before = (widths[0], *widths)
+        self.down_blocks = nn.ModuleList(
+            Block(config, [before[level]] + [width] * config.layers_per_block) for level, width in enumerate(widths)
+        )
+        for block, width in zip(self.down_blocks[:-1], widths, strict=False):
+            block.downsamplers.append(Downsample(width, padding=0))
+        self.mid_block = MidBlock(config)
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 2 * latent_channels, h, w)."""
+        x = self.conv_in(x)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+
+
+class Decoder(nn.Module):
+    """Latents (B, latent_channels, h, w) to pictures (B, 3, H, W)."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        widths = config.block_out_channels[::-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = MidBlock(config)
+        before = (widths[0], *widths)
+        self.up_blocks = nn.ModuleList(
+            Block(config, [before[level]] + [width] * (config.layers_per_block + 1))
+            for level, width in enumerate(widths)
+        )
+        for block, width in zip(self.up_blocks[:-1], widths, strict=False):
+            block.upsamplers.append(Upsample(width))
+        self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, latent_channels, h, w) to (B, 3, H, W)."""
+        x = self.mid_block(self.conv_in(x))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
+
+
+class Autoencoder(nn.Module):
+    """Pictures in [-1, 1] to latents that the denoiser works on, and back."""
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.latent_channels
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+        self.decoder = Decoder(config)
+
+    def distribution(self, pictures: Tensor) -> Gaussian:
+        """The latents' distribution before scaling, for pictures (B, 3, H, W) in [-1, 1]."""
+        mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
+        return Gaussian(mean, log_variance.clamp(-30.0, 20.0))
+
+    def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Latents (B, latent_channels, h, w) of about unit variance; the mean, or a sample when given unit noise."""
+        latents = self.distribution(pictures)
+        return (latents.mean if noise is None else latents.sample(noise)) * self.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W), about [-1, 1] and not clamped, from what `encode` gives."""
+        return self.decoder(self.post_quant_conv(latents / self.config.scaling_factor))
+
+    def forward(self, pictures: Tensor, noise: Tensor) -> tuple[Tensor, Gaussian]:
+        """The reconstruction of pictures and the distribution that it was sampled from, for training."""
+        latents = self.distribution(pictures)
+        return self.decoder(self.post_quant_conv(latents.sample(noise))), latents

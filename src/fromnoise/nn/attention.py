@@ -1,0 +1,112 @@
+"""Attention over pixels and words. Shapes: B batch, N tokens, C channels, H heads, D channels a head."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fromnoise.nn.norm import GroupNorm
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2); cross-attention when given a context."""
+
+    def __init__(self, channels: int, heads: int, context_channels: int | None = None) -> None:
+        super().__init__()
+        self.heads = heads
+        context_channels = context_channels or channels
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_channels, channels, bias=False)
+        self.to_v = nn.Linear(context_channels, channels, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels), nn.Identity()])
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, H, N, D)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """(B, N, C) attends to itself, or to a context (B, M, context_channels); gives (B, N, C)."""
+        context = x if context is None else context
+        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(context)), self._split(self.to_v(context))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+class GEGLU(nn.Module):
+    """Gated linear unit with GELU (Shazeer 2020, "GLU variants improve transformer", eq. 6)."""
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, 2 * inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) to (B, N, inner)."""
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    """The transformer's two-layer perceptron, four times as wide inside."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, C) to (B, N, C)."""
+        return self.net(x)
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to the words, feed-forward: each normalised before, added after."""
+
+    def __init__(self, channels: int, heads: int, context_channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn1 = Attention(channels, heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.attn2 = Attention(channels, heads, context_channels)
+        self.norm3 = nn.LayerNorm(channels)
+        self.ff = FeedForward(channels)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(B, N, C) and words (B, M, context_channels) to (B, N, C)."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer blocks over the pixels of a feature map (Rombach et al. 2022, section 3.3).
+
+    `linear` projects pixels as tokens (SD 2.x, SDXL) where SD 1.x uses 1x1 convolutions.
+    """
+
+    def __init__(
+        self, channels: int, heads: int, context_channels: int, groups: int, depth: int = 1, linear: bool = False
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList(
+            TransformerBlock(channels, heads, context_channels) for _ in range(depth)
+        )
+        self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """A map (B, C, h, w) and words (B, M, context_channels) to a map (B, C, h, w)."""
+        height, width = x.shape[-2:]
+        tokens = self._to_tokens(self.norm(x))
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        return x + self._to_map(tokens, height, width)
+
+    def _to_tokens(self, x: Tensor) -> Tensor:
+        if self.linear:
+            return self.proj_in(x.flatten(2).transpose(1, 2))
+        return self.proj_in(x).flatten(2).transpose(1, 2)
+
+    def _to_map(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        if self.linear:
+            return self.proj_out(tokens).transpose(1, 2).unflatten(2, (height, width))
+        return self.proj_out(tokens.transpose(1, 2).unflatten(2, (height, width)))

@@ -1,0 +1,1 @@
+"""Device, dtype, seeds, errors, logging and paths: what every layer may use, and nothing else."""

@@ -1,0 +1,1 @@
+"""One Learner, and one short recipe for each thing that is trained."""

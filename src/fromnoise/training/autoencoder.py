@@ -1,0 +1,119 @@
+"""Train the autoencoder: L1 on pixels and on their edges, and a light pull of the latents toward unit normal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fromnoise.data import Dataset
+from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
+from fromnoise.training.order import draws
+
+
+@dataclass(frozen=True)
+class AutoencoderRecipe:
+    """Settings of a run; `init` names a model folder to go on from."""
+
+    init: str | None = None
+    frozen_encoder: bool = False
+    steps: int = 30_000
+    batch: int = 8
+    rate: float = 5e-4
+    warmup: int = 200
+    decay_at: int | None = None
+    edges: float = 0.5
+    kl: float = 1e-3
+    average: int = 500
+    seed: int = 0
+
+
+CONFIG = AutoencoderConfig(
+    latent_channels=8,
+    block_out_channels=(24, 48, 96, 128),
+    layers_per_block=1,
+    norm_num_groups=8,
+    sample_size=128,
+    scaling_factor=1.0,
+)
+
+
+@dataclass
+class Pictures:
+    """A batch: pictures (B, 3, H, W) in [-1, 1] and unit noise of their latents' shape."""
+
+    pixels: Tensor
+    noise: Tensor
+
+
+class AutoencoderTask:
+    """Rebuild the dataset's training pictures."""
+
+    def __init__(self, model: Autoencoder, dataset: Dataset, recipe: AutoencoderRecipe) -> None:
+        self.model, self.recipe = model, recipe
+        self.rows = dataset.indices(split="train")
+        self.pixels = dataset.all_pixels
+
+    def batch(self, step: int) -> Pictures:
+        """Half of the pictures mirrored, which a reconstruction does not mind whatever they show."""
+        chosen = draws(self.recipe.seed, step, self.recipe.batch, len(self.rows))
+        pictures = [torch.from_numpy(self.pixels[self.rows[draw.sample]].copy()) for draw in chosen]
+        flipped = [each.flip(1) if draw.uniform() < 0.5 else each for each, draw in zip(pictures, chosen, strict=True)]
+        factor = self.model.config.factor
+        height, width = pictures[0].shape[:2]
+        shape = (self.model.config.latent_channels, height // factor, width // factor)
+        noise = torch.stack([torch.randn(shape, generator=draw.generator("latent")) for draw in chosen])
+        return Pictures(to_model_range(torch.stack(flipped)), noise)
+
+    def predict(self, batch: Pictures) -> tuple[Tensor, Gaussian]:
+        """The reconstruction and the latents' distribution."""
+        return self.model(batch.pixels, batch.noise)
+
+    def loss(self, prediction: tuple[Tensor, Gaussian], batch: Pictures) -> Tensor:
+        """L1 + edges * L1 of Sobel gradients + kl * (KL per latent)."""
+        rebuilt, latents = prediction[0].float(), prediction[1]
+        edge_error = (sobel(rebuilt) - sobel(batch.pixels)).abs().mean()
+        kl = latents.kl().mean() / latents.mean[0].numel()
+        return (rebuilt - batch.pixels).abs().mean() + self.recipe.edges * edge_error + self.recipe.kl * kl
+
+
+def to_model_range(pixels: Tensor) -> Tensor:
+    """Bytes (B, H, W, 3) as floats (B, 3, H, W) in [-1, 1], channels last in memory."""
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def sobel(pictures: Tensor) -> Tensor:
+    """Horizontal and vertical gradients of each channel, (B, 3, H, W) to (B, 6, H - 2, W - 2)."""
+    across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
+    kernel = torch.stack([across, across.T]).to(pictures)[:, None].repeat(3, 1, 1, 1)
+    return F.conv2d(pictures, kernel, groups=3)
+
+
+@torch.no_grad()
+def fold_statistics(model: Autoencoder, pictures: Tensor) -> None:
+    """Make each latent channel zero mean and unit deviation over `pictures`, inside the 1x1 convolutions.
+
+    Afterwards the decoder gives what it gave before: what `quant_conv` now takes away, `post_quant_conv` puts back.
+    """
+    latents = torch.cat([model.distribution(part).mean for part in pictures.split(32)])
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    channels = model.config.latent_channels
+    quant, post = model.quant_conv, model.post_quant_conv
+    assert quant.bias is not None and post.bias is not None
+    post.bias += post.weight[:, :, 0, 0] @ mean
+    post.weight *= deviation[None, :, None, None]
+    quant.weight[:channels] /= deviation[:, None, None, None]
+    quant.bias[:channels] = (quant.bias[:channels] - mean) / deviation
+    quant.bias[channels:] -= 2 * deviation.log()
+
+
+@torch.no_grad()
+def psnr(model: Autoencoder, pictures: Tensor) -> float:
+    """Peak signal-to-noise ratio of the reconstruction from the mean latents, in dB over [0, 1], mean per picture."""
+    errors = []
+    for part in pictures.split(32):
+        rebuilt = model.decode(model.encode(part)).clamp(-1, 1)
+        errors.append((((rebuilt - part) / 2) ** 2).flatten(1).mean(1))
+    return float((-10 * torch.cat(errors).log10()).mean())

@@ -1,0 +1,136 @@
+"""The one training loop: predict, loss, backward, step, zero_grad. Everything else is a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fromnoise.runtime.errors import FromnoiseError
+
+
+class Task(Protocol):
+    """What is trained: the model, its batches and its loss. `batch(step)` is a pure function of the step."""
+
+    model: nn.Module
+
+    def batch(self, step: int) -> Any: ...
+
+    def predict(self, batch: Any) -> Any: ...
+
+    def loss(self, prediction: Any, batch: Any) -> Tensor: ...
+
+
+class Callback:
+    """Something that watches or bends training. What it must remember goes through `state`."""
+
+    def start(self, learner: Learner) -> None:
+        """Before the first step, after a checkpoint was read."""
+
+    def before_step(self, learner: Learner) -> None:
+        """Before each step."""
+
+    def around_predict(self, learner: Learner) -> Any:
+        """A context manager that prediction and loss run in, or None."""
+        return None
+
+    def after_step(self, learner: Learner) -> None:
+        """After each step, when `learner.step_index` counts it already."""
+
+    def finish(self, learner: Learner) -> None:
+        """After the last step, or when the person stops the run."""
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and numbers that a checkpoint must keep."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+
+
+class Learner:
+    """Trains `task` with `optimizer`. A run resumed from `state` equals an uninterrupted one bit for bit."""
+
+    def __init__(self, task: Task, optimizer: torch.optim.Optimizer, callbacks: Iterable[Callback] = ()) -> None:
+        self.task, self.optimizer, self.callbacks = task, optimizer, list(callbacks)
+        self.step_index = 0
+        self.last_loss = float("nan")
+
+    def predict(self, batch: Any) -> Any:
+        """What the model says to a batch."""
+        return self.task.predict(batch)
+
+    def loss(self, prediction: Any, batch: Any) -> Tensor:
+        """How wrong it is, a scalar."""
+        return self.task.loss(prediction, batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss."""
+        loss.backward()
+
+    def step(self) -> None:
+        """Move the weights."""
+        self.optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def one_step(self) -> None:
+        """One batch through all five verbs."""
+        batch = self.task.batch(self.step_index)
+        with ExitStack() as stack:
+            for context in filter(None, (each.around_predict(self) for each in self.callbacks)):
+                stack.enter_context(context)
+            loss = self.loss(self.predict(batch), batch)
+        self.backward(loss)
+        self.step()
+        self.zero_grad()
+        self.last_loss = float(loss.detach())
+
+    def fit(self, steps: int) -> None:
+        """Train until `steps` steps have been made in all, the ones before a resume counted in.
+
+        Raises FromnoiseError when the loss is not a number; Ctrl-C ends the run after its callbacks have finished.
+        """
+        self.task.model.train()
+        self._tell("start")
+        try:
+            while self.step_index < steps:
+                self._tell("before_step")
+                self.one_step()
+                self._check()
+                self.step_index += 1
+                self._tell("after_step")
+        finally:
+            self._tell("finish")
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "step": self.step_index,
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "callbacks": {type(each).__name__: each.state() for each in self.callbacks},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.step_index = state["step"]
+        self.task.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for each in self.callbacks:
+            each.load(state["callbacks"].get(type(each).__name__, {}))
+
+    def _tell(self, event: str) -> None:
+        for each in self.callbacks:
+            getattr(each, event)(self)
+
+    def _check(self) -> None:
+        if not torch.isfinite(torch.tensor(self.last_loss)):
+            raise FromnoiseError(
+                f"the loss is {self.last_loss} at step {self.step_index}; resume from the checkpoint with a lower rate"
+            )
