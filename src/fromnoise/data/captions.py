@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from fromnoise.data.sources import PictureSet
 from fromnoise.data.splits import fraction
@@ -20,49 +21,44 @@ MAX_WORDS = 22
 
 _GLOSS_WORDS = 14
 
+# {it} is the label with its article, {styled} the style and the label with theirs.
 _STYLED_LABEL = (
-    "{a} {label}, {style} style",
+    "{it}, {style} style",
     "{style} style {label}",
-    "{style} style drawing of {a} {label}",
-    "{a} {label} in {style} style",
+    "{style} style drawing of {it}",
+    "{it} in {style} style",
     "{label}, {style} style",
     "{style} {label}",
-    "{style} style picture of {a} {label}",
-    "{a} {label} drawn in {style} style",
-    "{style} style emoji of {a} {label}",
-    "{style}: {label}",
-    "{a} {style} {label}",
-    "illustration of {a} {label}, {style} style",
+    "{style} style picture of {it}",
+    "{it} drawn in {style} style",
+    "{style} style emoji of {it}",
+    "emoji of {it}, {style} style",
+    "{styled}",
+    "illustration of {it}, {style} style",
 )
 _STYLED_OTHER = (
-    "{subject}, {style} style",
-    "{style} style, {subject}",
-    "{subject} in {style} style",
-    "{style} style drawing of {subject}",
-    "{style} style picture of {subject}",
-    "{subject}, {style}",
+    "{it}, {style} style",
+    "{style} style, {it}",
+    "{it} in {style} style",
+    "{style} style drawing of {it}",
+    "{style} style picture of {it}",
+    "{it}, {style}",
 )
-_PLAIN_LABEL = (
-    "{label}",
-    "{a} {label}",
-    "picture of {a} {label}",
-    "{a} {label}, {tag}",
-    "drawing of {a} {label}",
-    "{label}, {tag}",
-)
+_PLAIN_LABEL = ("picture of {it}", "{it}, {tag}", "drawing of {it}", "{label}, {tag}")
 
 _STYLED_BY_LABEL = 8
 _PLAIN_BY_LABEL = 4
 _STYLED_BY_OTHER = 8
 _PLAIN_BY_OTHER = 4
 
-_NO_ARTICLE = frozenset(
-    "bread bacon broccoli garlic butter salt popcorn sushi oden dango sake ice bubbles rain fire wood money "
-    "food cheese spaghetti falafel fondue custard candy rice milk corn tea soap dna meat luggage construction "
-    "paper camping cooking sunrise sunset foggy wind yarn thread bowling fishing skiing soccer baseball softball "
-    "basketball volleyball tennis badminton golf curling sled jeans fries grapes scissors joy sweat fear kabaddi "
-    "dust snow fog confetti jewelry e-mail mail mate water blood grass honey".split()
-)
+# Stuff, games and other nouns that stand without an article.
+_STUFF = """
+bread bacon broccoli garlic butter salt popcorn sushi oden dango sake ice food cheese spaghetti falafel fondue custard
+candy rice milk corn tea mate rain fire fog foggy snow wind water blood wood paper yarn thread confetti money soap dna
+meat luggage construction camping cooking sunrise sunset bowling fishing baseball softball basketball volleyball tennis
+badminton football hockey rail fuji pong lacrosse curling mail locked unlocked voltage coral
+"""
+_NO_ARTICLE = frozenset(_STUFF.split())
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def captions(picture_id: str, said: Vocabulary, style: PictureSet, reserved: fro
     None holds a word of `reserved`, in singular or plural, or more than MAX_WORDS words. The picture's id
     decides which of the wordings it gets, so that every form occurs with every style.
     """
-    phrases = _rotated(_other_phrases(said), picture_id, "phrases")
+    phrases = [*map(with_article, said.synonyms), *_rotated(_other_phrases(said), picture_id, "phrases")]
     names = _style_phrases(style, picture_id)
     listed = [
         *_plain_by_label(picture_id, said),
@@ -128,7 +124,10 @@ def short_gloss(gloss: str) -> str:
     return " ".join(kept).strip(" ,")
 
 
-_DANGLING = frozenset("a an the of or and with that which in on to for by from as is are its having used at be".split())
+_LOOSE_ENDS = """
+a an the of or and with that which in on to for by from as is are its having used at be when some any than whose into
+"""
+_DANGLING = frozenset(_LOOSE_ENDS.split())
 
 
 _DETAIL = re.compile(r" (with|without|of|in|on|at|from|and|behind|over|showing)\b.*")
@@ -143,44 +142,33 @@ def _article(phrase: str) -> str:
 
 
 def _plain_by_label(picture_id: str, said: Vocabulary) -> Iterator[str]:
-    first, second, *others = _PLAIN_LABEL
-    for template in (first, second, *_rotated(others, picture_id, "plain")[: _PLAIN_BY_LABEL - 2]):
-        yield _fill(template, said, tag=_one(said.tags or (said.label,), picture_id, template))
+    it, tags = with_article(said.label), said.tags or (said.label,)
+    yield from (said.label, it)
+    for template in _rotated(_PLAIN_LABEL, picture_id, "plain")[: _PLAIN_BY_LABEL - 2]:
+        yield template.format(it=it, label=said.label, tag=_rotated(tags, picture_id, template)[0])
 
 
 def _styled_by_label(picture_id: str, said: Vocabulary, names: Sequence[str]) -> Iterator[str]:
+    it = with_article(said.label)
     templates = _rotated(_STYLED_LABEL, picture_id, "styled")[:_STYLED_BY_LABEL]
-    for number, template in enumerate(templates):
-        yield _fill(template, said, style=names[number % len(names)])
+    for template, style in zip(templates, cycle(names), strict=False):
+        styled = f"{style} {said.label}" if it == said.label else with_article(f"{style} {said.label}")
+        yield template.format(it=it, label=said.label, style=style, styled=styled)
 
 
 def _styled_by_other(picture_id: str, phrases: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     templates = _rotated(_STYLED_OTHER, picture_id, "other")
-    for number, phrase in enumerate(phrases[: 2 * _STYLED_BY_OTHER]):
-        if number < _STYLED_BY_OTHER:
-            yield templates[number % len(templates)].format(subject=phrase, style=names[number % len(names)])
-
-
-def _fill(template: str, said: Vocabulary, **parts: str) -> str:
-    """The template with label and article; before a style the article must suit the style's first letter."""
-    if template.startswith("{a} {style}"):
-        bare = not _article(said.label)
-        return (
-            template.removeprefix("{a} " if bare else "{a}").format(label=said.label, **parts)
-            if bare
-            else (with_article(template.removeprefix("{a} ").format(label=said.label, **parts)))
-        )
-    return template.format(a=_article(said.label), label=said.label, **parts)
+    for phrase, template, style in zip(phrases[:_STYLED_BY_OTHER], cycle(templates), cycle(names), strict=False):
+        yield template.format(it=phrase, style=style)
 
 
 def _other_phrases(said: Vocabulary) -> list[str]:
-    """Everything that is no label: synonyms, label with its kind, gloss, tags with and without the label."""
-    phrases = [with_article(synonym) for synonym in said.synonyms]
-    phrases += [f"{with_article(said.label)}, a kind of {kind}" for kind in said.kinds[:1]]
-    phrases += [f"{kind}: {said.label}" for kind in said.kinds[1:2]]
+    """What is neither label nor synonym: the label with its kinds, the gloss, tags with and without the label."""
+    phrases = [f"{with_article(said.label)}, a kind of {kind}" for kind in said.kinds[:1]]
+    phrases += [f"{said.label}, {kind}" for kind in said.kinds[1:2]]
     if said.gloss:
         phrases += [said.gloss, f"{said.label}, {said.gloss}"]
-    phrases += [f"{said.tags[0]}, {tag}" for tag in said.tags[1:3]]
+    phrases += [f"{said.tags[0]}, {tag}" for tag in said.tags[1:2]]
     phrases += [f"{said.label}, {tag}" for tag in said.tags[:3]]
     return phrases
 
@@ -200,7 +188,3 @@ def _allowed(text: str, reserved: frozenset[str]) -> bool:
 def _rotated(items: Sequence[str], picture_id: str, salt: str) -> list[str]:
     """The items in the picture's own order."""
     return sorted(items, key=lambda item: fraction(salt, picture_id, item))
-
-
-def _one(items: Iterable[str], picture_id: str, salt: str) -> str:
-    return _rotated(list(items), picture_id, salt)[0]

@@ -17,7 +17,7 @@ __all__ = ["Concept", "Emojibase", "cluster", "read_emojibase"]
 
 _UNWANTED_GROUPS = frozenset({"people-body", "component", "symbols", "flags"})
 
-# Drawings that differ only in a detail which no caption can be expected to carry count as one thing to evaluate.
+# Labels, as patterns, of concepts that a person could not tell apart by their pictures: they count as one.
 _CLUSTERS: Mapping[str, str] = MappingProxyType(
     {
         r".* o’clock|.*-thirty": "clock face",
@@ -25,15 +25,39 @@ _CLUSTERS: Mapping[str, str] = MappingProxyType(
         r"(first|last) quarter moon face": "quarter moon face",
         r"globe showing .*": "globe",
         r"(dollar|euro|pound|yen) banknote": "banknote",
-        r"(blue|green|orange|closed) book": "closed book",
+        r"... place medal": "place medal",
         r"(open|closed) mailbox with .* flag": "mailbox",
-        r"(oncoming )?(automobile|taxi|bus|police car)": "\\2",
+        r"(?:oncoming )?(automobile|taxi|bus|police car)": r"\1",
         r"magnifying glass tilted (left|right)": "magnifying glass",
         r"speaker (low|medium|high) volume": "speaker",
-        r"(unlocked|locked)": "padlock",
+        r"unlocked|locked": "padlock",
         r"hourglass (not )?done": "hourglass",
-        r"(sun behind .*|cloud with .*)": "\\1",
         r"chart (increasing|decreasing)": "chart",
+        r"(inbox|outbox) tray": "tray",
+        r"page (with curl|facing up)": "page",
+        r"(tear-off |spiral )?calendar": "calendar",
+        r"notebook( with decorative cover)?": "notebook",
+        r"left speech bubble|speech balloon": "speech bubble",
+        r"sun behind .*cloud": "sun behind cloud",
+        r"cloud with lightning( and rain)?": "cloud with lightning",
+        r"snowman( without snow)?": "snowman",
+        r"airplane (departure|arrival)": "flying airplane",
+        r"high-speed train|bullet train": "bullet train",
+        r"tram( car)?": "tram",
+        r"(two-hump )?camel": "camel",
+        r"(spouting )?whale": "whale",
+        r"(front-facing )?baby chick": "baby chick",
+        r"heart suit|red heart": "red heart",
+        r"camera( with flash)?": "camera",
+        r"optical disk|dvd": "disc",
+        r"smiling face|slightly smiling face|smiling face with smiling eyes": "smiling face",
+        r"grinning face( with (big|smiling) eyes)?|grinning squinting face|beaming face .*": "grinning face",
+        r"kissing face( with (closed|smiling) eyes)?": "kissing face",
+        r"(slightly )?frowning face": "frowning face",
+        r"hushed face|face with open mouth": "face with open mouth",
+        r"anguished face|frowning face with open mouth": "anguished face",
+        r"grinning cat( with smiling eyes)?": "grinning cat",
+        r"(squinting |winking )?face with tongue": "face with tongue",
     }
 )
 

@@ -69,8 +69,9 @@ def _read_assets(style: str, archive: Path, emojibase: Emojibase) -> Iterator[Dr
     """Bitmaps named by their code points."""
     for path, content in members(archive, ".webp"):
         name = PurePosixPath(path).stem
-        if re.fullmatch(r"[0-9a-f]+(-[0-9a-f]+)*", name):
-            yield Drawing(style, normalise(name), name, content)
+        concept = normalise(name) if re.fullmatch(r"[0-9a-f]+(-[0-9a-f]+)*", name) else ""
+        if concept in emojibase.concepts:
+            yield Drawing(style, concept, name, content)
 
 
 READERS: Mapping[str, Callable[[str, Path, Emojibase], Iterator[Drawing]]] = MappingProxyType(

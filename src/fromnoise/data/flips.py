@@ -6,20 +6,23 @@ from fromnoise.data.concepts import Concept
 
 __all__ = ["may_flip"]
 
-_SUBGROUPS = frozenset(
-    "face-hand time musical-instrument music book-paper money place-map mail computer phone award-medal "
-    "emotion sound game writing office light-video face-glasses".split()
-)
+# Unicode subgroups whose drawings show letters, digits, notes, hands or one-sided gear.
+_UNFIT_SUBGROUPS = """
+face-hand face-glasses time musical-instrument music sound book-paper writing money place-map mail computer phone
+light-video award-medal emotion game office
+"""
 
-# Concepts of other subgroups, by the words of their labels.
-_WORDS = frozenset(
-    "clock o’clock watch stopwatch timer waxing waning quarter crescent globe hospital bank hotel atm ambulance taxi "
-    "police bus stop barber japanese tokyo convenience love school department post billiards pool calendar "
-    "speedometer thermometer ruler abacus meridian compass oncoming steaming stethoscope x-ray level arrow arrows "
-    "letter letters top soon back on end left right zzz sleeping sign ticket tickets newspaper label "
-    "construction fuel minibus trolleybus racing jersey shirt american football card keyboard syringe "
-    "petri radio tv television bowling eight dna milk sake salt canned film camera fire-engine engine".split()
-)
+# Words in the labels of such concepts elsewhere: signs on buildings and cars, dials, moons, one-sided things.
+_UNFIT_WORDS = """
+clock o’clock watch stopwatch timer thermometer compass scale waxing waning quarter crescent globe hospital bank hotel
+school post store convenience police ambulance taxi bus trolleybus minibus engine racing stop barber pump elevator
+ticket tickets card sign label shirt jersey football ball arrow zzz sleeping left right stethoscope x dna bowling
+symbols canned milk salt sake letter envelope money saluting station metro rail truck wheelchair headstone badge
+thinking shushing yawning monocle bullseye motorway statue kimono sari
+"""
+
+_SUBGROUPS = frozenset(_UNFIT_SUBGROUPS.split())
+_WORDS = frozenset(_UNFIT_WORDS.split())
 
 
 def may_flip(concept: Concept) -> bool:

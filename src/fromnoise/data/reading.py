@@ -11,25 +11,16 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from fromnoise.data.records import MANIFEST, METADATA, WORDS, Manifest, Picture, from_json
-from fromnoise.data.rendering import decode
+from fromnoise.data.records import MANIFEST, METADATA, WORDS, Manifest, Picture, Word, from_json
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import atomic_write
 
-__all__ = ["Dataset", "Word", "load_dataset"]
+__all__ = ["Dataset", "load_dataset"]
 
 _PIXELS = "pixels.npy"
 _PIXELS_HASH = "pixels.json"
-
-
-@dataclass(frozen=True)
-class Word:
-    """One meaning of WordNet's nouns: its words, and its definition as WordNet writes it."""
-
-    lexname: str
-    lemmas: tuple[str, ...]
-    gloss: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ class Dataset:
             raise FromnoiseError(f"the dataset lacks {path}; build it again") from None
         if hashlib.sha256(png).hexdigest() != picture.sha256:
             raise FromnoiseError(f"{path} is not the picture that was built; build the dataset again")
-        return np.asarray(decode(png))
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
     def _pixels_are_good(self, path: Path) -> bool:
         """True when the cache is of these pictures and holds the bytes that were written."""

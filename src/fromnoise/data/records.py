@@ -18,6 +18,7 @@ __all__ = [
     "Manifest",
     "Picture",
     "SourceReport",
+    "Word",
     "from_json",
     "to_lines",
 ]
@@ -63,6 +64,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Word:
+    """One meaning of WordNet's nouns: its words, and its definition as WordNet writes it."""
+
+    lexname: str
+    lemmas: tuple[str, ...]
+    gloss: str
+
+
+@dataclass(frozen=True)
 class SourceReport:
     """What became of one source: how many pictures it gave, or why it was skipped."""
 
@@ -100,8 +110,9 @@ class Manifest:
     def parse(cls, text: str) -> Manifest:
         """The manifest of its JSON. Raises FromnoiseError for one of another format."""
         data = json.loads(text)
-        if data.get("format") != FORMAT:
-            raise FromnoiseError(f"dataset format {data.get('format')}, expected {FORMAT}; build the dataset again")
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != FORMAT:
+            raise FromnoiseError(f"the dataset's format is {found}, expected {FORMAT}; build it again")
         sources = tuple(from_json(SourceReport, each) for each in data.pop("sources"))
         return cls(sources=sources, **data)
 

@@ -1,31 +1,59 @@
-"""From a drawing to the pixels of a dataset: 128×128 RGB over white."""
+"""From drawings to picture files: 128×128 RGB PNGs over white."""
 
 from __future__ import annotations
 
+import hashlib
 import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from fromnoise.data.drawings import Drawing
+from fromnoise.data.likeness import signature
+from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.paths import atomic_write
 
-__all__ = ["SIDE", "decode", "encode", "render"]
+__all__ = ["SIDE", "Progress", "Rendered", "encode", "render", "render_all"]
 
 SIDE = 128
+"""Width and height of every picture of a dataset, in pixels."""
+
+Progress = Callable[[int, int], None]
+"""Told how many pictures are done, and of how many."""
 
 # resvg rejects sizes in pt, in or mm at its default of 0; 96 is what CSS defines.
 _DPI = 96
 
-# Drawn larger and averaged down, so that thin lines of every set get the same soft edges as the bitmaps.
+# Vectors are drawn larger and averaged down, so that their thin lines get the soft edges that bitmaps have.
 _OVERSAMPLING = 2
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A drawing's picture on disk, and what its look-alikes are found by."""
+
+    drawing: Drawing
+    file_name: str
+    sha256: str
+    signature: np.ndarray
 
 
 def render(drawing: Drawing) -> Image.Image:
     """The drawing as a 128×128 RGB picture over white, its proportions kept.
 
-    Raises ValueError for a drawing that can't be parsed.
+    Raises FromnoiseError for a drawing that can't be parsed.
     """
-    content = drawing.content
-    rgba = _rasterise(content) if isinstance(content, str) else _open(content)
+    try:
+        rgba = _rasterise(drawing.content) if isinstance(drawing.content, str) else _open(drawing.content)
+    except (ValueError, OSError) as error:
+        raise FromnoiseError(f"{drawing.style}: can't render {drawing.name} ({error}); leave it out") from error
     rgba.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBA", (SIDE, SIDE), "white")
     canvas.alpha_composite(rgba, ((SIDE - rgba.width) // 2, (SIDE - rgba.height) // 2))
@@ -33,15 +61,45 @@ def render(drawing: Drawing) -> Image.Image:
 
 
 def encode(picture: Image.Image) -> bytes:
-    """The picture as a PNG without metadata, the same bytes every time."""
+    """The picture as a PNG without metadata: the same bytes for the same pixels."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def decode(png: bytes) -> Image.Image:
-    """The RGB picture of a PNG's bytes."""
-    return Image.open(io.BytesIO(png)).convert("RGB")
+def render_all(
+    folder: Path, drawings: Sequence[Drawing], file_names: Sequence[str], progress: Progress | None, workers: int
+) -> list[Rendered]:
+    """Render every drawing to its file under `folder`; blank pictures are left out, the order is the drawings'."""
+    found = []
+    jobs = [(folder, *job) for job in zip(drawings, file_names, strict=True)]
+    for done, each in enumerate(_mapped(jobs, workers), start=1):
+        if each is not None:
+            found.append(each)
+        if progress:
+            progress(done, len(jobs))
+    return found
+
+
+def _mapped(jobs: Sequence[tuple[Path, Drawing, str]], workers: int) -> Iterator[Rendered | None]:
+    if workers <= 1:
+        yield from map(_render_file, jobs)
+        return
+    # Fresh processes: a fork of one that has threads (torch, a progress bar) may hang.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_render_file, jobs, chunksize=_CHUNK)
+
+
+def _render_file(job: tuple[Path, Drawing, str]) -> Rendered | None:
+    """Render and write one picture; None for a blank one."""
+    folder, drawing, file_name = job
+    picture = render(drawing)
+    if picture.getextrema() == ((255, 255),) * 3:
+        return None
+    png = encode(picture)
+    with atomic_write(folder / file_name, overwrite=True) as temporary:
+        temporary.write_bytes(png)
+    return Rendered(drawing, file_name, hashlib.sha256(png).hexdigest(), signature(picture))
 
 
 def _rasterise(svg: str) -> Image.Image:

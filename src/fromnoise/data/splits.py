@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 __all__ = ["HELD_OUT_SHARE", "JUDGE_TEST_SHARE", "Held", "fraction", "held_out", "judge_fold"]
 
 HELD_OUT_SHARE = 0.08
-"""The share of concepts that one drawing family is not trained on."""
+"""The share of the eligible concepts that one drawing family is not trained on."""
 
 JUDGE_TEST_SHARE = 0.10
 """The share of drawings that judges are measured on and never see."""
@@ -31,7 +32,7 @@ def fraction(*key: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def held_out(groups: Mapping[str, Set[str]], candidates: Iterable[str]) -> frozenset[Held]:
+def held_out(groups: Mapping[str, AbstractSet[str]], candidates: Iterable[str]) -> frozenset[Held]:
     """Which drawing group of which concept is held out.
 
     `groups` gives each concept's drawing groups (families, joined where their drawings are near duplicates).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fromnoise.data.captions import Vocabulary, fold_plural, short_gloss, words
@@ -13,18 +13,22 @@ from fromnoise.data.codepoints import normalise
 from fromnoise.data.concepts import Concept
 from fromnoise.data.fetching import members
 from fromnoise.data.senses import Meaning, Senses
-from fromnoise.data.wordnet import WordNet
+from fromnoise.data.wordnet import Synset, WordNet
 
 __all__ = ["read_emojilib", "vocabularies"]
 
 _MOST_TAGS = 8
 _MOST_SYNONYMS = 3
+_MOST_KINDS = 2
 
 # What a kind is never usefully said to be.
-_TOO_GENERAL = frozenset(
-    "artifact object whole instrumentality entity matter substance unit commodity covering way structure thing "
-    "physical entity living thing abstraction communication attribute phenomenon device implement".split()
-)
+_GENERAL = """
+artifact object whole instrumentality entity matter substance unit commodity covering way structure thing abstraction
+communication attribute phenomenon device implement
+"""
+_TOO_GENERAL = frozenset(_GENERAL.split())
+
+_RUDE = frozenset(("wood pussy", "coffin nail", "boob tube", "idiot box", "goggle box", "crapper", "fag"))
 
 
 def read_emojilib(archive: Path) -> dict[str, tuple[str, ...]]:
@@ -52,26 +56,35 @@ def vocabularies(
 def _vocabulary(concept: Concept, meaning: Meaning | None, wordnet: WordNet, tags: tuple[str, ...]) -> Vocabulary:
     if meaning is None:
         return Vocabulary(concept.label, tags=tags)
-    synset = meaning.synset
-    if not meaning.exact:
-        return Vocabulary(concept.label, kinds=_usable(synset.lemmas, concept.label)[:1], tags=tags)
-    kinds = [lemma for parent in wordnet.hypernyms(synset) for lemma in _usable(parent.lemmas, concept.label)]
+    if meaning.synset is None:
+        return Vocabulary(concept.label, kinds=(meaning.lemma,), tags=tags)
     return Vocabulary(
         concept.label,
-        synonyms=_usable(synset.lemmas, concept.label)[:_MOST_SYNONYMS],
-        kinds=tuple(kind for kind in kinds if kind not in _TOO_GENERAL)[:2],
-        gloss=short_gloss(synset.gloss),
+        synonyms=_synonyms(concept.label, meaning, wordnet)[:_MOST_SYNONYMS],
+        kinds=_kinds(concept.label, meaning.synset, wordnet)[:_MOST_KINDS],
+        gloss=short_gloss(meaning.synset.gloss),
         tags=tags,
     )
 
 
-def _usable(lemmas: Iterable[str], label: str) -> tuple[str, ...]:
-    """Lemmas without Latin names, abbreviations, and the label itself."""
-    return tuple(
-        lemma
-        for lemma in lemmas
-        if not re.search(r"[A-Z].* [a-z]|[A-Z]{2}|\.", lemma) and lemma.lower() != label.lower()
-    )
+def _synonyms(label: str, meaning: Meaning, wordnet: WordNet) -> tuple[str, ...]:
+    """Other words of the meaning; a single word only where this is its commonest meaning."""
+    assert meaning.synset is not None
+    listed = (lemma for lemma in meaning.synset.lemmas if " " in lemma or wordnet.senses(lemma)[0] == meaning.synset)
+    return tuple(dict.fromkeys(_suitable((meaning.lemma, *listed), label)))
+
+
+def _kinds(label: str, synset: Synset, wordnet: WordNet) -> tuple[str, ...]:
+    listed = (lemma for parent in wordnet.hypernyms(synset) for lemma in parent.lemmas)
+    return tuple(kind for kind in _suitable(listed, label) if kind not in _TOO_GENERAL)
+
+
+def _suitable(lemmas: Iterable[str], label: str) -> Iterator[str]:
+    """Lemmas in everyday English that are not the label: no Latin, no abbreviations, nothing rude."""
+    names = {label.lower(), label.lower().removesuffix(" face")}
+    for lemma in lemmas:
+        if not re.search(r"[A-Z].* | .*[A-Z]|[A-Z]{2}|\.", lemma) and lemma not in _RUDE and lemma.lower() not in names:
+            yield lemma
 
 
 def _tags(concept: Concept, keywords: Iterable[str], wordnet: WordNet) -> tuple[str, ...]:

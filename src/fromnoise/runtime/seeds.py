@@ -44,4 +44,4 @@ class PictureNoise:
     @state.setter
     def state(self, state: Tensor) -> None:
         for each, row in zip(self._generators, state, strict=True):
-            each.set_state(row)
+            each.set_state(row.clone())  # the generator reads past a view

@@ -43,10 +43,11 @@ def fit(
     show: Show | None = None,
     resume: bool = True,
     beta2: float = 0.99,
+    minutes: float = 3.0,
     extra: Iterable[Callback] = (),
 ) -> None:
     """Train `task` to `steps` steps in `folder`, going on from its checkpoint when `resume`."""
-    checkpoints = Checkpoints(folder)
+    checkpoints = Checkpoints(folder, minutes)
     shown = [Progress(steps, batch, show)] if show else []
     callbacks = [MixedPrecision(), rate, averages, Log(folder, batch), *extra, checkpoints, *shown]
     learner = Learner(task, adamw(task.model, beta2), callbacks)

@@ -1,0 +1,1 @@
+"""The command line: what a person types, turned into Requests and calls of the layers below."""

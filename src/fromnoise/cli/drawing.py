@@ -1,0 +1,137 @@
+"""`generate` and `img2img`, and the drawing loop that all commands share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fromnoise.cli.console import progress
+from fromnoise.cli.options import (
+    Drawing,
+    ModelFlag,
+    OutputFlag,
+    OverwriteFlag,
+    StrengthFlag,
+    drawing_flags,
+)
+from fromnoise.cli.output import Output
+from fromnoise.images.opening import read_picture, starting_picture
+from fromnoise.request import Request
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note
+
+if TYPE_CHECKING:
+    from fromnoise.pipeline import Picture, Pipeline
+
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in quotes.", show_default=False)]
+PictureArgument = Annotated[
+    str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.", show_default=False)
+]
+
+
+@drawing_flags()
+def generate(
+    prompt: Prompt,
+    options: Drawing,
+    model: ModelFlag = None,
+    output: OutputFlag = None,
+    overwrite: OverwriteFlag = False,
+) -> None:
+    """Draw pictures from words.
+
+    For example:
+
+    ```sh
+    fromnoise "a red apple, noto style"
+    fromnoise generate "a tortoise" --seed 0 --count 4 --guidance 7 -o tortoises/
+    fromnoise "a wolf" -o - | fromnoise img2img - "a wolf, oil painting" -o wolf.png
+    ```
+    """
+    request = options.request(prompt)
+    place = Output.parse(output, count=request.count, overwrite=overwrite)
+    draw(open_model(model), request, place.take)
+
+
+@drawing_flags()
+def img2img(
+    picture: PictureArgument,
+    prompt: Prompt,
+    options: Drawing,
+    strength: StrengthFlag = None,
+    model: ModelFlag = None,
+    output: OutputFlag = None,
+    overwrite: OverwriteFlag = False,
+) -> None:
+    """Draw from a picture and words: the picture is made noisy and drawn anew.
+
+    At strength 0.6 the last 60 % of the steps are run. The picture may be any that Pillow reads.
+
+    For example:
+
+    ```sh
+    fromnoise img2img sketch.jpg "a wolf" --strength 0.8
+    fromnoise img2img - "a wolf, oil painting" -o oil.png < wolf.png
+    ```
+    """
+    request = options.request(prompt, strength=strength)
+    place = Output.parse(output, count=request.count, overwrite=overwrite)
+    data, name = read_input(picture)
+    pipe = open_model(model)
+    draw(pipe, started_from(pipe, request, data, name), place.take)
+
+
+def open_model(model: str | None) -> Pipeline:
+    """The pipeline that `--model` names, or the embedded one."""
+    from fromnoise.pipeline import load
+
+    return load(model)
+
+
+def read_input(picture: str) -> tuple[bytes, str]:
+    """A picture argument's bytes and what to call it in messages; `-` is standard input."""
+    if picture != "-":
+        return read_picture(Path(picture).expanduser()), picture
+    if sys.stdin.isatty():
+        raise UsageError("nothing is piped in; give a picture file, or pipe one: … -o - | fromnoise img2img - …")
+    return sys.stdin.buffer.read(), "standard input"
+
+
+def started_from(pipe: Pipeline, request: Request, data: bytes, name: str) -> Request:
+    """The image-to-image request that starts from a picture's bytes; says how many steps it really runs."""
+    init = starting_picture(data, pipe.size, pipe.multiple, request.size, name)
+    request = request.with_(init=init, size=None)
+    note(steps_said(request, pipe.run_steps))
+    return request
+
+
+def steps_said(request: Request, run_steps: Callable[[Request], int]) -> str:
+    """`25 asked x 0.6 = 15 run`, and what to ask for to run them all."""
+    run = run_steps(request)
+    said = f"steps: {request.steps} asked × {request.strength:g} = {run} run"
+    whole = next((n for n in range(request.steps, 1001) if run_steps(request.with_(steps=n)) >= request.steps), None)
+    return said if run == request.steps or whole is None else f"{said} (--steps {whole} runs {request.steps})"
+
+
+def draw(pipe: Pipeline, request: Request, take: Callable[[Picture], None], what: str = "drawing") -> None:
+    """Draw a request with a progress bar, handing each picture over as soon as it is done."""
+    fresh = request.seed is None
+    request = pipe.resolve(request)
+    if fresh:
+        note(f"seed {request.seed}")
+    parts = list(pipe.parts(request))
+    total = len(parts) * max(1, pipe.run_steps(request))
+    with progress(what) as advance:
+        done = 0
+        advance(done, total)
+        for part in parts:
+            step = None
+            for step in pipe.steps(part):
+                done += 1
+                advance(done, total)
+            assert step is not None
+            for picture in pipe.finish(step, part):
+                take(picture)

@@ -1,0 +1,176 @@
+"""`grid`: one prompt over the values of one or two options, as a labelled contact sheet."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fromnoise.cli.console import progress
+from fromnoise.cli.drawing import Prompt, open_model
+from fromnoise.cli.options import Drawing, ModelFlag, OutputFlag, OverwriteFlag, drawing_flags, parse_size
+from fromnoise.cli.output import Output
+from fromnoise.images.sheets import contact_sheet
+from fromnoise.request import Request
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+OPTIONS = {
+    "prompt": str,
+    "negative": str,
+    "seed": int,
+    "steps": int,
+    "guidance": float,
+    "sampler": str,
+    "schedule": str,
+    "size": parse_size,
+    "like": str,
+    "model": str,
+}
+"""What a grid may vary, and how its values are read."""
+
+MOST_CELLS = 400
+
+OverFlag = Annotated[
+    list[str],
+    typer.Option(
+        "--over",
+        metavar="OPTION=VALUES",
+        help=f"Values with commas (or | where a value has commas), whole numbers also as 0-3. "
+        f"Once or twice: rows, then columns. Options: {', '.join(OPTIONS)}.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An option and the values it takes."""
+
+    name: str
+    values: tuple[Any, ...]
+
+    def label(self, value: Any) -> str:
+        """How a row or column is called."""
+        text = f"{value[0]}x{value[1]}" if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
+        return f"{self.name} {text}"
+
+
+@drawing_flags(without=("count",))
+def grid(
+    prompt: Prompt,
+    over: OverFlag,
+    options: Drawing,
+    model: ModelFlag = None,
+    output: OutputFlag = None,
+    overwrite: OverwriteFlag = False,
+) -> None:
+    """Draw a prompt over one or two options and show all pictures on one sheet.
+
+    Without --seed one fresh seed serves the whole grid.
+
+    For example:
+
+    ```sh
+    fromnoise grid "a red apple" --over guidance=1.1,3,7,14 --over seed=0-3
+    fromnoise grid "a red apple" --over steps=3,16,50 --seed 0
+    ```
+    """
+    axes = [parse_axis(each) for each in over]
+    _require_sensible(axes)
+    base = options.request(prompt)
+    if base.seed is None and all(axis.name != "seed" for axis in axes):
+        base = base.with_(seed=_fresh_seed())
+    rows = cells(base, axes)
+    place = Output.parse(output, overwrite=overwrite)
+    labels = [[axis.label(value) for value in axis.values] for axis in axes]
+    sheet = contact_sheet(
+        _draw(rows, model),
+        row_labels=labels[0] if len(axes) == 2 else (),
+        column_labels=labels[-1],
+        title=prompt,
+    )
+    place.write(sheet, base.with_(seed=base.seed or 0, size=sheet.size), sheet="; ".join(over))
+
+
+def parse_axis(text: str) -> Axis:
+    """`guidance=1.1,3,7` or `seed=0-3` as an Axis; UsageError for an unknown option or a value it can't take."""
+    name, equals, values = text.partition("=")
+    if not equals or not values or name not in OPTIONS:
+        raise UsageError(f"--over takes OPTION=VALUES with an option of {', '.join(OPTIONS)}; not {text!r}")
+    read = OPTIONS[name]
+    try:
+        return Axis(name, tuple(read(part.strip()) for part in _split(values, read is int)))
+    except ValueError as error:
+        raise UsageError(f"--over {text}: {error}") from error
+
+
+def cells(base: Request, axes: list[Axis]) -> list[list[tuple[Request, str | None]]]:
+    """Rows of (request, model or None), all checked before anything is drawn."""
+    rows = axes[0].values if len(axes) == 2 else (None,)
+    return [
+        [
+            _cell(base, {axes[0].name: row, axes[1].name: column} if len(axes) == 2 else {axes[0].name: column})
+            for column in axes[-1].values
+        ]
+        for row in rows
+    ]
+
+
+def _cell(base: Request, changes: dict[str, Any]) -> tuple[Request, str | None]:
+    model = changes.pop("model", None)
+    return base.with_(**changes), model
+
+
+def _split(values: str, whole_numbers: bool) -> list[str]:
+    parts = values.split("|" if "|" in values else ",")
+    return [piece for part in parts for piece in (_range(part) if whole_numbers else [part])]
+
+
+def _range(part: str) -> list[str]:
+    """`0-3` as 0, 1, 2, 3, and anything else as it is."""
+    match = re.fullmatch(r"\s*(\d{1,20})-(\d{1,20})\s*", part)
+    if not match:
+        return [part]
+    first, last = int(match[1]), int(match[2])
+    if not 0 <= last - first < MOST_CELLS:
+        raise UsageError(f"the range {part} should go up, by fewer than {MOST_CELLS}")
+    return [str(number) for number in range(first, last + 1)]
+
+
+def _require_sensible(axes: list[Axis]) -> None:
+    names = [axis.name for axis in axes]
+    if len(names) > 2 or len(set(names)) < len(names):
+        raise UsageError("--over can be given once or twice, with two different options")
+    number = len(axes[0].values) * len(axes[-1].values if len(axes) == 2 else (1,))
+    if number > MOST_CELLS:
+        raise UsageError(f"{number} pictures are too many for one sheet; {MOST_CELLS} fit")
+
+
+def _fresh_seed() -> int:
+    from fromnoise.runtime.seeds import fresh_seed
+
+    seed = fresh_seed()
+    note(f"seed {seed}")
+    return seed
+
+
+def _draw(rows: list[list[tuple[Request, str | None]]], model: str | None) -> list[list[Image]]:
+    """Every cell's picture, one after another."""
+    opened = cache(open_model)
+    total = sum(len(row) for row in rows)
+    done = 0
+    images: list[list[Image]] = []
+    with progress("drawing the grid") as advance:
+        for row in rows:
+            images.append([])
+            for request, own_model in row:
+                advance(done, total)
+                images[-1].append(opened(own_model or model)(request)[0].image)
+                done += 1
+    return images

@@ -1,0 +1,155 @@
+"""`info`: what a picture says about itself, or what a model folder holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fromnoise.images.metadata import Settings, read_settings
+from fromnoise.images.opening import open_image, read_picture
+from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.paths import EMBEDDED_MODEL
+
+MODEL_INDEX, MODEL_CARD, CONCEPTS = "model_index.json", "README.md", "concepts.json"
+
+
+def info(
+    subject: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PICTURE|MODEL]", help="A picture or a model folder.", show_default="the embedded model"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and all of it.")] = False,
+) -> None:
+    """Show a picture's settings, or a model's parts, sizes, licence, styles and concepts.
+
+    For example:
+
+    ```sh
+    fromnoise info
+    fromnoise info outputs/2026-01-31-0-a-red-apple.png
+    fromnoise info ~/models/stable-diffusion-v1-5 --json
+    ```
+    """
+    path = EMBEDDED_MODEL if subject is None else subject.expanduser()
+    facts = model_facts(path) if path.is_dir() or subject is None else picture_facts(path)
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
+
+
+def picture_facts(path: Path) -> dict[str, Any]:
+    """What a picture file is and carries; UsageError when it is no picture or has no settings."""
+    image = open_image(read_picture(path), str(path))
+    facts = {"picture": str(path), "format": image.format, "size": f"{image.width}x{image.height}"}
+    settings = read_settings(image)
+    if settings is None:
+        return {**facts, "settings": None}
+    return {**facts, **_settings_facts(settings)}
+
+
+def model_facts(path: Path) -> dict[str, Any]:
+    """What a Stable Diffusion folder holds, read without loading a weight; UsageError when it is none."""
+    if not (path / MODEL_INDEX).is_file():
+        raise UsageError(f"no Stable Diffusion folder at {path} (it has no {MODEL_INDEX})")
+    parts = {name: _part_facts(path / name, kind) for name, kind in _parts(path)}
+    known = _json(path / CONCEPTS) if (path / CONCEPTS).is_file() else {}
+    return {
+        "model": str(path.resolve()),
+        "licence": _licence(path / MODEL_CARD),
+        "bytes": sum(part["bytes"] for part in parts.values()),
+        "parameters": sum(part["parameters"] for part in parts.values()),
+        "parts": parts,
+        "styles": known.get("styles", []),
+        "concepts": known.get("concepts", []),
+    }
+
+
+def _settings_facts(settings: Settings) -> dict[str, Any]:
+    """A request's fields when there is one, else the pairs as the other tool wrote them."""
+    words = {"tool": settings.tool, "prompt": settings.prompt, "negative": settings.negative}
+    if settings.request is None:
+        return {**words, **settings.values}
+    fields = json.loads(settings.request.to_json())
+    start = None if settings.request.init is None else f"a picture of {len(settings.request.init)} bytes, embedded"
+    return {**words, **fields, "init": start}
+
+
+def _parts(path: Path) -> Iterator[tuple[str, str]]:
+    """The folders that the index names, with their classes; null ones (a safety checker, say) are left out."""
+    for name, value in _json(path / MODEL_INDEX).items():
+        if isinstance(value, list) and len(value) == 2 and value[1] is not None:
+            yield name, str(value[1])
+
+
+def _part_facts(folder: Path, kind: str) -> dict[str, Any]:
+    files = [each for each in sorted(folder.glob("*")) if each.is_file()]
+    return {
+        "class": kind,
+        "parameters": sum(map(_parameters, folder.glob("*.safetensors"))),
+        "bytes": sum(each.stat().st_size for each in files),
+    }
+
+
+def _parameters(path: Path) -> int:
+    """How many numbers a safetensors file holds, from its header alone."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return sum(_product(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FromnoiseError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def _licence(card: Path) -> str | None:
+    """The `license` in the YAML head of a model card, if it has one."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    match = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", text)
+    return match[1] if match else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FromnoiseError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FromnoiseError(f"{path} should hold a JSON object")
+    return value
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Facts as aligned lines for a person."""
+    width = max(map(len, facts), default=0) + 2
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}"
+            yield from _lines(value, indent + "  ")
+        else:
+            yield f"{indent}{key:<{width}}{_said(key, value)}".rstrip()
+
+
+SHOWN = 12
+
+
+def _said(key: str, value: Any) -> str:
+    if isinstance(value, list) and key != "size":
+        more = f", … ({len(value)} in all; --json lists them)" if len(value) > SHOWN else ""
+        return ", ".join(map(str, value[:SHOWN])) + more
+    if key == "bytes":
+        return f"{value / 1e6:.1f} MB"
+    if key == "parameters":
+        return f"{value / 1e6:.2f} M"
+    if key == "size" and isinstance(value, list):
+        return "x".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,123 @@
+"""`dataset`, `train` and `evaluate`: from pinned pictures to judged weights."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fromnoise.cli.console import progress, training_progress
+from fromnoise.cli.options import OverwriteFlag
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note
+
+
+class Part(StrEnum):
+    """What can be trained; each is a module of `fromnoise.training`."""
+
+    AUTOENCODER = "autoencoder"
+    TEXT_ENCODER = "text-encoder"
+    DENOISER = "denoiser"
+    JUDGE = "judge"
+
+    @property
+    def module(self) -> str:
+        """Where its recipe is."""
+        return f"fromnoise.training.{self.value.replace('-', '_')}"
+
+
+def dataset(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to build it.", show_default=False)],
+) -> None:
+    """Fetch the permissive picture sets, render and caption them, and write one dataset folder.
+
+    Sources are pinned by version and hash; one that can't be fetched is skipped, and the manifest says so.
+
+    For example:
+
+    ```sh
+    fromnoise dataset dataset/
+    ```
+    """
+    from fromnoise.data import build_dataset
+
+    with progress("rendering") as show:
+        manifest = build_dataset(folder, progress=show)
+    skipped = [each.style for each in manifest.sources if each.skipped]
+    note(f"{sum(each.pictures for each in manifest.sources)} pictures; {_listed('skipped', skipped)}")
+    print(folder)
+
+
+def train(
+    part: Annotated[Part, typer.Argument(help="What to train.", show_default=False)],
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", metavar="FILE", help="TOML that replaces fields of the recipe.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    data: Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")] = Path("dataset"),
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoints and logs.", show_default="runs/PART")
+    ] = None,
+) -> None:
+    """Train a part of the model from scratch. Ctrl-C keeps a checkpoint that --resume goes on from.
+
+    For example:
+
+    ```sh
+    fromnoise train autoencoder
+    fromnoise train denoiser --recipe small.toml --resume
+    ```
+    """
+    run = Path("runs") / part.value if run is None else run
+    if not resume and (run / "checkpoint.pt").exists():
+        raise UsageError(f"{run} has a checkpoint: --resume goes on from it, another --run starts afresh")
+    trainer = import_module(part.module).train
+    with training_progress(f"training the {part.value}") as show:
+        trainer(data, run, recipe, resume=resume, show=show)
+    print(run)
+
+
+def _listed(what: str, names: list[str]) -> str:
+    return f"{what}: {', '.join(names)}" if names else f"nothing {what}"
+
+
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="A model folder.", show_default="the embedded model")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+    pictures: Annotated[
+        int | None, typer.Option("--pictures", metavar="N", min=1, help="At most so many of each kind.", show_default="all")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Where report.json, report.txt and sheet.png go.",
+            show_default="outputs/evaluation-DATE-TIME",
+        ),
+    ] = None,
+    overwrite: OverwriteFlag = False,
+) -> None:
+    """Judge a model: concept and style accuracy, distances to real pictures, a sheet. Works offline.
+
+    For example:
+
+    ```sh
+    fromnoise evaluate
+    fromnoise evaluate my-model/ --json --pictures 50 -o evaluation/
+    ```
+    """
+    from fromnoise.evaluation import evaluate as judged
+
+    with progress("drawing for the judge") as show:
+        report = judged(model, pictures=pictures, show=show)
+    print(report.to_json() if as_json else report.to_text(), end="")
+    output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
+    note(f"written: {', '.join(map(str, report.save(output, overwrite=overwrite)))}")

@@ -1,0 +1,134 @@
+"""The `fromnoise` command: its subcommands, and how every failure becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fromnoise.cli import chain, drawing, grid, info, learning, replay, steps
+from fromnoise.cli.console import say, speaking
+from fromnoise.runtime.errors import FromnoiseError, UsageError
+
+DEFAULT_COMMAND = "generate"
+STOPPED = 130
+_CLOSE = 0.75
+_FOR_WORDS = {"help": "--help", "version": "--version"}
+
+
+class _PromptFirst(TyperGroup):
+    """A group whose first argument may be a prompt: `fromnoise "a red apple"` is `fromnoise generate "a red apple"`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command before what is no command of ours; nothing at all asks for help."""
+        own = {flag for parameter in self.get_params(ctx) for flag in parameter.opts}
+        if not args:
+            args = ["--help"]
+        elif args[0] not in self.commands and args[0].partition("=")[0] not in own:
+            if not args[0].startswith("-"):
+                self._refuse_typo(args[0])
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+    def _refuse_typo(self, word: str) -> None:
+        """UsageError for a single word that was probably meant as a command."""
+        choices = {name: name for name in self.commands} | _FOR_WORDS
+        near = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=_CLOSE)
+        if near:
+            meant = f"fromnoise {choices[near[0]]}"
+            raise UsageError(f"did you mean '{meant}'? To draw it: fromnoise {DEFAULT_COMMAND} {word!r}")
+
+
+COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        DEFAULT_COMMAND: drawing.generate,
+        "img2img": drawing.img2img,
+        "chain": chain.chain,
+        "grid": grid.grid,
+        "steps": steps.steps,
+        "replay": replay.replay,
+        "info": info.info,
+        "evaluate": learning.evaluate,
+        "dataset": learning.dataset,
+        "train": learning.train,
+    }
+)
+
+
+def application() -> typer.Typer:
+    """The command line with all its commands."""
+    app = typer.Typer(
+        cls=_PromptFirst,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_fromnoise)
+    for name, command in COMMANDS.items():
+        app.command(name)(command)
+    return app
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"fromnoise {version('fromnoise')}")
+        raise typer.Exit
+
+
+def _fromnoise(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Start from noise, and take steps that pull a picture out of it.
+
+    `fromnoise "a red apple"` is short for `fromnoise generate "a red apple"`.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    with speaking():
+        try:
+            code = typer.main.get_command(application()).main(arguments, prog_name="fromnoise", standalone_mode=False) or 0
+        except FromnoiseError as error:
+            return _fail(str(error), error.exit_code)
+        except typer.TyperException as error:
+            return _fail(_advice(error), 2)
+        except KeyboardInterrupt:
+            code = STOPPED
+        except (MemoryError, RuntimeError) as error:
+            if not _is_memory(error):
+                raise
+            return _fail("not enough memory; ask for a smaller --size or --count", 1)
+        except OSError as error:
+            return _fail(str(error), 1)
+        if code == STOPPED:
+            say("stopped; every file written so far is whole", logging.WARNING)
+        return code
+
+
+def _fail(message: str, code: int) -> int:
+    say(message, logging.ERROR)
+    return code
+
+
+def _is_memory(error: Exception) -> bool:
+    """True for Python's own MemoryError and for what torch raises instead."""
+    return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _advice(error: typer.TyperException) -> str:
+    """The parser's message, and where to read more."""
+    message = error.format_message().rstrip(".")
+    if "unexpected extra argument" in message:
+        message += "; put a prompt of several words in quotes"
+    context = getattr(error, "ctx", None)
+    return f"{message} (see {context.command_path if context else 'fromnoise'} --help)"

@@ -1,0 +1,86 @@
+"""`replay`: draw a picture again from the settings that it carries, and measure the difference."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+from fromnoise.cli.drawing import draw, open_model
+from fromnoise.cli.options import ModelFlag
+from fromnoise.images.metadata import read_settings
+from fromnoise.images.opening import open_image, read_picture
+from fromnoise.images.saving import encode
+from fromnoise.request import Request
+from fromnoise.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from fromnoise.pipeline import Picture, Pipeline
+
+TOLERANCE = 2
+"""How far a byte may be off when a picture is drawn in another batch, or on another machine."""
+
+
+def replay(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture by fromnoise.", show_default=False)],
+    exact: Annotated[bool, typer.Option("--exact", help="Fail on any difference at all.")] = False,
+    model: ModelFlag = None,
+) -> int:
+    """Draw a picture again from its own settings and print the largest and the mean difference.
+
+    Exits with 1 when a pixel differs by more than 2/255, or with --exact when any differs. A JPEG is compared with
+    the JPEG that the new picture makes.
+
+    For example:
+
+    ```sh
+    fromnoise replay outputs/2026-01-31-0-a-red-apple.png
+    ```
+    """
+    image = open_image(read_picture(picture), str(picture))
+    request = own_request(image, picture)
+    pipe = open_model(model)
+    require_same_model(pipe, request, picture)
+    drawn: list[Picture] = []
+    draw(pipe, request, drawn.append, "drawing it again")
+    largest, mean = difference(image, as_saved(drawn[0].image, image.format or "PNG", request))
+    print(f"largest difference {largest}/255, mean {mean:.4f}/255")
+    return int(largest > (0 if exact else TOLERANCE))
+
+
+def own_request(image: Image.Image, path: Path) -> Request:
+    """The request inside a picture; UsageError when there is none to draw it again by."""
+    settings = read_settings(image)
+    if settings is None:
+        raise UsageError(f"{path} carries no settings; only pictures saved by fromnoise can be replayed")
+    if settings.request is None:
+        what = "a contact sheet" if "Sheet" in settings.values else f"a picture by {settings.tool}"
+        raise UsageError(f"{path} is {what}; only single pictures by fromnoise can be replayed")
+    return settings.request
+
+
+def require_same_model(pipe: Pipeline, request: Request, path: Path) -> None:
+    """UsageError when another model drew the picture."""
+    if request.model_hash not in (None, pipe.hash):
+        raise UsageError(
+            f"{path} was drawn by the model {request.model} ({request.model_hash}), not by {pipe.name} ({pipe.hash}); "
+            "give its folder with --model"
+        )
+
+
+def as_saved(image: Image.Image, format: str, request: Request) -> Image.Image:
+    """The picture as it comes back from a file of that format, so that like is compared with like."""
+    return Image.open(io.BytesIO(encode(image, format, request))).convert("RGB")
+
+
+def difference(one: Image.Image, other: Image.Image) -> tuple[int, float]:
+    """The largest and the mean difference of two pictures' bytes, from 0 to 255; all of it for two sizes."""
+    if one.size != other.size:
+        return 255, 255.0
+    pixels = (np.asarray(each.convert("RGB"), np.int16) for each in (one, other))
+    gap = np.abs(next(pixels) - next(pixels))
+    return int(gap.max()), float(gap.mean())

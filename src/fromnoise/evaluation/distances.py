@@ -1,0 +1,89 @@
+"""How far drawn pictures are from real ones, as clouds of judge features (N, D) and one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fromnoise.runtime.seeds import generator
+
+FID_LEAST = 2000
+"""Pictures needed on both sides before a Frechet distance says anything."""
+
+FID_FEATURES = 64
+"""Features it is taken on at most: covariances of more need more pictures."""
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """The mean over subsets and their standard deviation."""
+
+    value: float
+    deviation: float
+    subsets: int
+    subset_size: int
+
+
+def kid(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> KernelDistance:
+    """Kernel inception distance (Binkowski et al. 2018): the unbiased squared MMD, as a mean over random subsets.
+
+    About 0 for features of one distribution, and negative as often as positive there. Subsets are no larger than the
+    smaller side, and half of it where it is small, so that they differ.
+    """
+    size = min(subset_size, max(2, min(len(x), len(y)) // 2))
+    own = generator("kid", seed)
+    values = torch.stack([squared_mmd(_pick(x, size, own), _pick(y, size, own)) for _ in range(subsets)])
+    return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
+
+
+def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """The unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012, eq. 3)."""
+    x, y = x.double(), y.double()
+    within = _mean_of_pairs(polynomial_kernel(x, x)) + _mean_of_pairs(polynomial_kernel(y, y))
+    return within - 2 * polynomial_kernel(x, y).mean()
+
+
+def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
+    """(x.y / D + 1)^3, (N, D) and (M, D) to (N, M)."""
+    return (x @ y.T / x.shape[1] + 1) ** 3
+
+
+def fid(x: Tensor, y: Tensor) -> float | None:
+    """Frechet distance of the two clouds as Gaussians (Heusel et al. 2017); None below FID_LEAST pictures a side.
+
+    Raises ValueError for more than FID_FEATURES features.
+    """
+    if x.shape[1] > FID_FEATURES:
+        raise ValueError(f"{x.shape[1]} features; a Frechet distance is taken on at most {FID_FEATURES}")
+    if min(len(x), len(y)) < FID_LEAST:
+        return None
+    return frechet(*_gaussian(x), *_gaussian(y))
+
+
+def frechet(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor) -> float:
+    """|m - n|^2 + tr(C + D - 2 (C D)^(1/2)) (Dowson & Landau 1982); the root's trace is of C^(1/2) D C^(1/2)."""
+    values, vectors = torch.linalg.eigh(cov_x)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_y @ root).clamp(min=0).sqrt().sum()
+    return float(((mean_x - mean_y) ** 2).sum() + cov_x.trace() + cov_y.trace() - 2 * cross)
+
+
+def nearest(x: Tensor, y: Tensor) -> Tensor:
+    """The distance from each row of x (N, D) to its nearest row of y, (N,)."""
+    return torch.cdist(x, y).min(1).values
+
+
+def _gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.double().mean(0), torch.cov(x.double().T)
+
+
+def _mean_of_pairs(kernel: Tensor) -> Tensor:
+    """The mean over pairs of two different pictures."""
+    n = len(kernel)
+    return (kernel.sum() - kernel.trace()) / (n * (n - 1))
+
+
+def _pick(x: Tensor, size: int, own: torch.Generator) -> Tensor:
+    return x[torch.randperm(len(x), generator=own)[:size]]

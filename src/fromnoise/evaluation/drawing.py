@@ -1,0 +1,67 @@
+"""Draw many prompts at once, each with its own seed: the pipeline's own line, with a batch of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fromnoise.diffusion.denoiser import denoiser
+from fromnoise.diffusion.guidance import batched_pair, classifier_free
+from fromnoise.diffusion.samplers import SAMPLERS
+from fromnoise.images.convert import to_tensor
+from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.pipeline import Pipeline
+from fromnoise.request import Request
+from fromnoise.runtime.seeds import PictureNoise
+
+BATCH = 16
+"""Pictures drawn at once: a CPU does little better with more."""
+
+Show = Callable[[int, int], None]
+"""Told how many of how many are done."""
+
+
+def draw(
+    pipe: Pipeline, prompts: Sequence[str], settings: Request, *, batch: int = BATCH, show: Show | None = None
+) -> list[Image.Image]:
+    """A picture of each prompt, drawn as `settings` say; picture k has seed + k, as if each were asked for alone."""
+    settings = pipe.resolve(settings)
+    drawn: list[Image.Image] = []
+    for start in range(0, len(prompts), batch):
+        part = prompts[start : start + batch]
+        drawn += pipe.decode(_latents(pipe, part, settings.with_(seed=(settings.seed or 0) + start)))
+        if show:
+            show(len(drawn), len(prompts))
+    return drawn
+
+
+@torch.inference_mode()
+def _latents(pipe: Pipeline, prompts: Sequence[str], settings: Request) -> Tensor:
+    """The last latents of one batch."""
+    count, (width, height) = len(prompts), settings.size or pipe.size
+    shape = (pipe.autoencoder.config.latent_channels, height // pipe.multiple, width // pipe.multiple)
+    noise = PictureNoise([(settings.seed or 0) + index for index in range(count)], shape)
+    sigmas = pipe.sigmas(settings)
+    x = noise().to(pipe.device) * pipe.scheduler.first_scale(settings, float(sigmas[0]))
+    words = pipe.text.encode([settings.negative] * count + list(prompts)).to(pipe.device, pipe.dtype)
+
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
+        return pipe.unet(noisy.to(pipe.dtype), time, words).float()
+
+    denoise = classifier_free(
+        batched_pair(denoiser(predict, pipe.scheduler.schedule, pipe.scheduler.prediction)), settings.guidance
+    )
+    for step in SAMPLERS[settings.sampler](denoise, x, sigmas, noise=noise):
+        x = step.x
+    return x
+
+
+@torch.inference_mode()
+def rebuilt(autoencoder: Autoencoder, pictures: Sequence[Image.Image]) -> Iterator[Tensor]:
+    """Each picture through the autoencoder and back, (1, 3, H, W) in [-1, 1]: the best that a model could draw."""
+    for picture in pictures:
+        pixels = to_tensor(picture).to(autoencoder.quant_conv.weight)
+        yield autoencoder.decode(autoencoder.encode(pixels)).float().clamp(-1, 1).cpu()

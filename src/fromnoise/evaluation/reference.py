@@ -1,0 +1,162 @@
+"""Real pictures to hold drawn ones against: what a judge saw in them, so that nobody needs the dataset again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fromnoise.checkpoints.folder import read_json, read_tensors, write_json, write_tensors
+from fromnoise.data import Dataset, Picture, load_dataset
+from fromnoise.evaluation.distances import FID_FEATURES
+from fromnoise.evaluation.judging import Trained, load_judge
+from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, Prompt, pair
+from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.paths import JUDGE, atomic_write
+
+COLUMNS = 12
+"""Pictures in a row of the sheet that holds the held-out ones."""
+
+_SHEET, _TENSORS, _TABLE = "held-out.webp", "real.safetensors", "real.json"
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """The judge on `n` real pictures that it never saw: how many it got right, and its mean picture-text score."""
+
+    n: int
+    top1: int
+    top5: int
+    style: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The real pictures.
+
+    `features` (N, D) are the judge's, on `axes` (F, D) around `centre` (F,); `prompts` asks for each, and `unseen` (N,)
+    says which the judge was not trained on. `held_out` are the pictures of held-out pairs themselves, in order.
+    """
+
+    features: Tensor
+    axes: Tensor
+    centre: Tensor
+    prompts: tuple[Prompt, ...]
+    unseen: Tensor
+    held_out: tuple[Image.Image, ...]
+    ceiling: Ceiling
+
+    def project(self, features: Tensor) -> Tensor:
+        """A judge's features (N, F) on the axes that real pictures vary along, (N, D)."""
+        return (features.float() - self.centre) @ self.axes
+
+    def of(self, kind: str) -> Tensor:
+        """The features of the real pictures that prompts of a kind ask for."""
+        return self.features[torch.tensor([each.kind == kind for each in self.prompts])]
+
+    def asking(self, kind: str, *, unseen: bool = False) -> list[Prompt]:
+        """The prompts of a kind; on wish only those whose real picture the judge never saw."""
+        wanted = self.unseen.tolist() if unseen else [True] * len(self.prompts)
+        return [each for each, right in zip(self.prompts, wanted, strict=True) if right and each.kind == kind]
+
+
+def load_reference(folder: Path = JUDGE) -> Reference:
+    """What `prepare` wrote beside the judge; FromnoiseError when it is missing or damaged."""
+    table, tensors = read_json(folder / _TABLE), read_tensors(folder / _TENSORS)
+    concepts, styles = read_json(folder / "concepts.json"), table["styles"]
+    names = list(concepts)
+    prompts = tuple(
+        pair(names[concept], concepts[names[concept]][0], styles[style], HELD_OUT if held else TRAINED)
+        for concept, style, held in zip(table["concept"], table["style"], table["held_out"], strict=True)
+    )
+    return Reference(
+        features=tensors["features"].float(),
+        axes=tensors["axes"].float(),
+        centre=tensors["centre"].float(),
+        prompts=prompts,
+        unseen=torch.tensor(table["unseen"]).bool(),
+        held_out=tuple(_cut(folder / _SHEET, sum(table["held_out"]))),
+        ceiling=Ceiling(**table["ceiling"]),
+    )
+
+
+def prepare(dataset: Path, folder: Path = JUDGE) -> Reference:
+    """Let the judge in `folder` read every picture of a dataset, and write beside it what evaluations need."""
+    pictures, judge = load_dataset(dataset), load_judge(folder)
+    seen = _features(judge, pictures)
+    axes, centre = principal_axes(seen, min(FID_FEATURES, seen.shape[1]))
+    tensors = {"features": ((seen - centre) @ axes).half(), "axes": axes, "centre": centre}
+    styles = sorted(pictures.manifest.styles)
+    held = [row for row, picture in enumerate(pictures.pictures) if picture.split == "held_out"]
+    write_tensors(folder / _TENSORS, tensors)
+    write_json(
+        folder / _TABLE,
+        {
+            "styles": styles,
+            "concept": [judge.index[picture.concept] for picture in pictures.pictures],
+            "style": [styles.index(picture.style) for picture in pictures.pictures],
+            "held_out": [int(picture.split == "held_out") for picture in pictures.pictures],
+            "unseen": [int(picture.judge_fold == "test") for picture in pictures.pictures],
+            "ceiling": asdict(measure_ceiling(judge, pictures)),
+        },
+    )
+    _paste([Image.fromarray(each) for each in pictures.all_pixels[held]], folder / _SHEET)
+    return load_reference(folder)
+
+
+def measure_ceiling(judge: Trained, dataset: Dataset) -> Ceiling:
+    """The judge on the pictures of its test fold: no drawn picture can be expected to do better."""
+    rows = dataset.indices(judge_fold="test")
+    asked: list[Picture] = [dataset.pictures[row] for row in rows]
+    reading = judge.read([Image.fromarray(each) for each in dataset.all_pixels[rows]])
+    verdicts = judge.verdicts(reading, [each.concept for each in asked], [each.style for each in asked])
+    return Ceiling(
+        n=len(rows),
+        top1=int(verdicts.top1.sum()),
+        top5=int(verdicts.top5.sum()),
+        style=int(verdicts.style.sum()),
+        score=float(verdicts.score.mean()),
+    )
+
+
+def principal_axes(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` directions (F, count) that features (N, F) vary most along, and their mean (F,).
+
+    The directions share one scale, which makes the projected features' mean square 1.
+    """
+    centre = features.mean(0)
+    _, deviations, directions = torch.linalg.svd(features - centre, full_matrices=False)
+    spread = (deviations[:count].square().sum() / (len(features) * count)).sqrt()
+    return directions[:count].T / spread, centre
+
+
+def _features(judge: Trained, dataset: Dataset) -> Tensor:
+    parts = (dataset.all_pixels[start : start + 256] for start in range(0, len(dataset), 256))
+    return torch.cat([judge.read([Image.fromarray(each) for each in part]).features for part in parts])
+
+
+def _paste(pictures: Sequence[Image.Image], path: Path) -> None:
+    """Write pictures of one size as one lossless picture."""
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (COLUMNS * width, -(-len(pictures) // COLUMNS) * height), "white")
+    for index, picture in enumerate(pictures):
+        sheet.paste(picture, (index % COLUMNS * width, index // COLUMNS * height))
+    with atomic_write(path, overwrite=True) as temporary:
+        sheet.save(temporary, "WEBP", lossless=True, method=6)
+
+
+def _cut(path: Path, count: int) -> Iterator[Image.Image]:
+    """The pictures that `_paste` wrote."""
+    try:
+        sheet = Image.open(path).convert("RGB")
+    except OSError as error:
+        raise FromnoiseError(f"{path} is missing or damaged: {error}") from error
+    side = sheet.width // COLUMNS
+    for index in range(count):
+        left, top = index % COLUMNS * side, index // COLUMNS * side
+        yield sheet.crop((left, top, left + side, top + side))

@@ -1,0 +1,1 @@
+"""Pictures as files, as tensors and as sheets; and the settings that a picture carries."""

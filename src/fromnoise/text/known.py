@@ -1,0 +1,76 @@
+"""What a model knows: each concept's label and sentence vector, to say which are nearest to a prompt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.paths import atomic_write
+from fromnoise.text.encoding import TextEncoder
+
+LABELS, VECTORS = "concepts.json", "concepts.safetensors"
+
+
+@dataclass(frozen=True)
+class Near:
+    """A known concept and its cosine with a prompt, in [-1, 1]."""
+
+    label: str
+    cosine: float
+
+
+class KnownConcepts:
+    """The concepts that a model was trained on, as the text encoder sees them."""
+
+    def __init__(self, labels: Sequence[str], vectors: Tensor, mean: Tensor, threshold: float) -> None:
+        """Labels and unit vectors (K, C) of end-token states less their `mean` (C,); below `threshold` all is far."""
+        self.labels, self.vectors, self.mean, self.threshold = tuple(labels), vectors, mean, threshold
+
+    @classmethod
+    def read(cls, folder: Path) -> KnownConcepts | None:
+        """What `save` wrote into a model's folder; None where a model came without, FromnoiseError where it is damaged."""
+        if not (folder / LABELS).exists():
+            return None
+        try:
+            words = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+            tensors = load_file(folder / VECTORS)
+            return cls(words["labels"], tensors["vectors"].float(), tensors["mean"].float(), words["threshold"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise FromnoiseError(f"{folder / LABELS} or {VECTORS} is damaged ({error}); fetch the model again") from error
+
+    def save(self, folder: Path) -> None:
+        """Write `concepts.json` (labels, threshold) and `concepts.safetensors` (vectors, mean, float16) into `folder`."""
+        with atomic_write(folder / LABELS, overwrite=True) as temporary:
+            words = {"threshold": self.threshold, "labels": self.labels}
+            temporary.write_text(json.dumps(words, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        with atomic_write(folder / VECTORS, overwrite=True) as temporary:
+            save_file({"vectors": self.vectors.half().contiguous(), "mean": self.mean.half()}, temporary)
+
+    @classmethod
+    @torch.inference_mode()
+    def learn(cls, encoder: TextEncoder, captions: Mapping[str, Sequence[str]], threshold: float) -> KnownConcepts:
+        """Each label's vector is the mean of its captions' end-token states."""
+        means = torch.stack([encoder.sentences(texts).float().mean(0) for texts in captions.values()])
+        mean = means.mean(0)
+        return cls(list(captions), F.normalize(means - mean, dim=-1), mean, threshold)
+
+    @torch.inference_mode()
+    def nearest(self, encoder: TextEncoder, prompt: str, k: int = 3) -> list[Near]:
+        """The `k` concepts nearest to the prompt, the nearest first."""
+        state = encoder.sentences([prompt])[0].float().cpu()
+        cosines = self.vectors @ F.normalize(state - self.mean, dim=-1)
+        best = cosines.topk(min(k, len(self.labels)))
+        return [Near(self.labels[index], value) for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]
+
+    def is_far(self, near: Sequence[Near]) -> bool:
+        """True where even the nearest concept has little to do with the prompt."""
+        return not near or near[0].cosine < self.threshold

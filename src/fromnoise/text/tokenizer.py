@@ -1,0 +1,136 @@
+"""CLIP's byte-pair tokenizer: words to the ids of their pieces, in the layout of published `tokenizer/` folders.
+
+The splitting rule, byte alphabet and `</w>` ending are those of OpenAI's CLIP (Radford et al. 2021), as
+transformers' `CLIPTokenizer` applies them; the work is done by the `tokenizers` library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from torch import Tensor
+
+from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.log import warn
+
+END_OF_WORD = "</w>"
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+_WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+class Tokenizer:
+    """Prompts to token ids. `max_length` positions; `start`, `end`, `pad` are ids."""
+
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        merges: Sequence[tuple[str, str]],
+        *,
+        max_length: int = 77,
+        start: str = START,
+        end: str = END,
+        pad: str = END,
+    ) -> None:
+        """A vocabulary (piece to id) and its merges, first ones first; UsageError when a special token is not in it."""
+        for token in (start, end, pad):
+            if token not in vocabulary:
+                raise UsageError(f"the tokenizer's vocabulary lacks {token!r}; is it one of CLIP's format?")
+        self.vocabulary, self.merges, self.max_length = dict(vocabulary), list(merges), max_length
+        self.start, self.end, self.pad = vocabulary[start], vocabulary[end], vocabulary[pad]
+        self._pieces = {id: piece for piece, id in vocabulary.items()}
+        self._engine = engine(self.vocabulary, self.merges, end)
+        self._engine.add_special_tokens([AddedToken(each, normalized=False) for each in dict.fromkeys((start, end, pad))])
+
+    @classmethod
+    def read(cls, folder: Path) -> Tokenizer:
+        """Read `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` (the last two optional).
+
+        Raises FromnoiseError naming the file that is missing or damaged.
+        """
+        config = {**_json(folder / "tokenizer_config.json", {}), **_json(folder / "special_tokens_map.json", {})}
+        tokens = {name: _content(config.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
+        length = config.get("model_max_length", 77)
+        return cls(_json(folder / "vocab.json"), _merges(folder / "merges.txt"), max_length=int(length), **tokens)
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Ids (B, max_length) int64: start, pieces, end, padding. What does not fit is cut, and a warning says what."""
+        rows = [self._row(prompt) for prompt in prompts]
+        return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.max_length)
+
+    def ids(self, prompt: str) -> list[int]:
+        """The ids of the prompt's pieces, without start and end, however many there are."""
+        return self._engine.encode(prompt, add_special_tokens=False).ids
+
+    def tokens(self, prompt: str) -> list[str]:
+        """The pieces of the prompt as the vocabulary spells them (`</w>` ends a word), to look at."""
+        return [self._pieces[id] for id in self.ids(prompt)]
+
+    def _row(self, prompt: str) -> list[int]:
+        ids, room = self.ids(prompt), self.max_length - 2
+        if len(ids) > room:
+            warn(f"the prompt is {len(ids)} tokens long and {room} fit; cut off: {self.text(ids[room:])!r}")
+        row = [self.start, *ids[:room], self.end]
+        return row + [self.pad] * (self.max_length - len(row))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The words that ids spell, single blanks between them."""
+        return str(self._engine.decode(list(ids), skip_special_tokens=False)).replace(END_OF_WORD, " ").strip()
+
+
+_SPECIAL = (("start", "bos", START), ("end", "eos", END), ("pad", "pad", END))
+
+
+def engine(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None) -> tokenizers.Tokenizer:
+    """The `tokenizers` machine that splits, lower-cases and merges as CLIP does."""
+    made = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=dict(vocabulary),
+            merges=list(merges),
+            continuing_subword_prefix="",
+            end_of_word_suffix=END_OF_WORD,
+            fuse_unk=False,
+            unk_token=unknown,
+        )
+    )
+    made.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    split = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+    made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    made.decoder = decoders.ByteLevel()
+    return made
+
+
+def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    if default is not None and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FromnoiseError(f"{path} is missing; is {path.parent} the tokenizer of a Stable Diffusion folder?") from None
+    except (OSError, ValueError) as error:
+        raise FromnoiseError(f"{path} can't be read as JSON: {error}") from error
+
+
+def _merges(path: Path) -> list[tuple[str, str]]:
+    """The merges of a `merges.txt`, whose first line is a version and whose others are two pieces each."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FromnoiseError(f"{path} can't be read: {error}") from error
+    pairs = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    if any(len(pair) != 2 for pair in pairs):
+        raise FromnoiseError(f"{path} should hold two pieces on each line; fetch the tokenizer again")
+    return [(one, other) for one, other in pairs]
+
+
+def _content(token: str | Mapping[str, Any]) -> str:
+    """A special token's text; published files write it plainly or as an object."""
+    return token if isinstance(token, str) else str(token["content"])

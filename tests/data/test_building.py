@@ -1,0 +1,126 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from fromnoise.data import building, load_dataset
+from fromnoise.data.building import build_dataset, reserved_words
+from fromnoise.data.captions import fold_plural, words
+from fromnoise.runtime.errors import FromnoiseError
+
+
+def build(folder, cache, picture_sets, **options):
+    return build_dataset(folder, cache=cache, picture_sets=picture_sets, workers=1, **options)
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_built_dataset_has_every_wanted_picture_in_the_imagefolder_layout(tmp_path, cache, picture_sets):
+    told = []
+    manifest = build(tmp_path / "data", cache, picture_sets, progress=lambda done, total: told.append((done, total)))
+    assert (manifest.concepts, manifest.pictures) == (3, 15)
+    assert told == [(n, 15) for n in range(1, 16)]
+    records = [json.loads(line) for line in (tmp_path / "data/metadata.jsonl").read_text().splitlines()]
+    assert all((tmp_path / "data" / each["file_name"]).is_file() for each in records)
+    assert {each["concept"] for each in records} == {"1f34e", "1f987", "1f558"}
+    assert {each["label"]: each["cluster"] for each in records}["nine o’clock"] == "clock face"
+    assert {each["label"]: each["flip"] for each in records} == {"red apple": True, "bat": True, "nine o’clock": False}
+
+
+def test_the_same_sources_give_the_same_bytes(tmp_path, cache, picture_sets):
+    build(tmp_path / "one", cache, picture_sets)
+    build(tmp_path / "two", cache, picture_sets)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_two_processes_give_the_bytes_of_one(tmp_path, cache, picture_sets):
+    build(tmp_path / "one", cache, picture_sets)
+    build_dataset(tmp_path / "two", cache=cache, picture_sets=picture_sets, workers=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+
+
+def test_the_bat_among_the_animals_is_the_animal(tmp_path, cache, picture_sets):
+    build(tmp_path, cache, picture_sets)
+    captions = " ".join(
+        each for picture in load_dataset(tmp_path).pictures if picture.label == "bat" for each in picture.captions
+    )
+    assert "nocturnal mouselike mammal" in captions
+    assert "hitting a ball" not in captions
+
+
+def test_no_caption_holds_a_reserved_word(tmp_path, cache, picture_sets, monkeypatch):
+    monkeypatch.setattr(building, "reserved_words", lambda: frozenset({"vampire", "fruit"}))
+    build(tmp_path, cache, picture_sets)
+    said = {
+        fold_plural(word) for each in load_dataset(tmp_path).pictures for text in each.captions for word in words(text)
+    }
+    assert "apple" in said
+    assert not said & {"vampire", "fruit"}
+
+
+def test_the_reserved_words_of_the_package_leave_every_picture_its_captions(tmp_path, cache, picture_sets):
+    build(tmp_path, cache, picture_sets)
+    reserved = reserved_words()
+    captions = [text for each in load_dataset(tmp_path).pictures for text in each.captions]
+    assert not [text for text in captions for word in words(text) if fold_plural(word) in reserved]
+
+
+def test_reserving_a_label_stops_the_build(tmp_path, cache, picture_sets, monkeypatch):
+    monkeypatch.setattr(building, "reserved_words", lambda: frozenset({"apple"}))
+    with pytest.raises(FromnoiseError, match="red-apple"):
+        build(tmp_path, cache, picture_sets)
+
+
+def test_a_set_that_cannot_be_fetched_is_skipped_and_the_manifest_says_why(tmp_path, cache, picture_sets, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    *others, last = picture_sets
+    missing = replace(last, package=replace(last.package, version="0.0.0"))
+    manifest = build(tmp_path, cache, [*others, missing])
+    assert manifest.pictures == 12
+    [report] = [each for each in manifest.sources if each.style == last.style]
+    assert report.pictures == 0
+    assert "npm is not installed" in report.skipped
+    assert all(not each.skipped for each in manifest.sources if each.style != last.style)
+
+
+def test_concepts_that_too_few_styles_draw_are_left_out(tmp_path, cache, picture_sets):
+    with_three = picture_sets[:3]
+    assert build(tmp_path, cache, with_three).pictures == 0
+
+
+def test_pictures_of_an_earlier_build_go(tmp_path, cache, picture_sets):
+    stale = tmp_path / "pictures/noto/stale.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"old")
+    build(tmp_path, cache, picture_sets)
+    assert not stale.exists()
+
+
+def test_without_any_picture_set_building_stops(tmp_path, cache, picture_sets, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    gone = [replace(each, package=replace(each.package, version="0.0.0")) for each in picture_sets]
+    with pytest.raises(FromnoiseError, match="no picture set could be fetched"):
+        build(tmp_path, cache, gone)
+
+
+def test_families_that_share_a_drawing_are_split_together(tmp_path, cache, picture_sets, monkeypatch):
+    monkeypatch.setattr(building, "held_out", lambda groups, candidates: frozenset())
+    build(tmp_path, cache, picture_sets)
+    for concept in ("1f34e", "1f987", "1f558"):
+        pictures = [each for each in load_dataset(tmp_path).pictures if each.concept == concept]
+        folds = {each.drawing_group: each.judge_fold for each in pictures}
+        assert all(each.judge_fold == folds[each.drawing_group] for each in pictures)
+        assert {each.drawing_group for each in pictures if each.family == "fluent"} == {"fluent"}
+
+
+def test_clock_faces_are_never_held_out_since_a_sibling_would_give_them_away(
+    tmp_path, cache, picture_sets, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(building, "held_out", lambda groups, candidates: frozenset(asked.extend(candidates) or ()))
+    monkeypatch.setattr(building, "cluster", lambda label: "same" if label != "bat" else label)
+    build(tmp_path, cache, picture_sets)
+    assert asked == ["1f987"]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from fromnoise.evaluation.distances import fid, frechet, kid, nearest, squared_mmd
+
+
+def normal(count: int, features: int, seed: int) -> Tensor:
+    return torch.randn(count, features, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_squared_mmd(x: Tensor, y: Tensor) -> float:
+    """The estimate's definition, pair by pair."""
+
+    def kernel(a: Tensor, b: Tensor) -> float:
+        return (float(a.double() @ b.double()) / len(a) + 1) ** 3
+
+    def within(z: Tensor) -> float:
+        pairs = [kernel(z[i], z[j]) for i in range(len(z)) for j in range(len(z)) if i != j]
+        return sum(pairs) / len(pairs)
+
+    across = [kernel(a, b) for a in x for b in y]
+    return within(x) + within(y) - 2 * sum(across) / len(across)
+
+
+def test_squared_mmd_is_its_definition() -> None:
+    x, y = normal(7, 5, 0), normal(9, 5, 1) + 0.3
+    assert float(squared_mmd(x, y)) == pytest.approx(slow_squared_mmd(x, y), rel=1e-9)
+
+
+def test_squared_mmd_in_one_dimension_is_a_sum_of_squared_moment_differences() -> None:
+    """(xy + 1)^3 = 1 + 3xy + 3x^2y^2 + x^3y^3; N(0, 1) and N(1, 1) differ by 1, 1 and 4 in their first moments."""
+    x, y = normal(4000, 1, 2), normal(4000, 1, 3) + 1
+    assert float(squared_mmd(x, y)) == pytest.approx(3 + 3 + 16, rel=0.1)
+
+
+def test_kid_of_one_distribution_is_zero_on_average_though_samples_are_small() -> None:
+    found = [kid(normal(60, 8, 2 * seed), normal(60, 8, 2 * seed + 1), subsets=10).value for seed in range(40)]
+    assert abs(np.mean(found)) < 2.5 * np.std(found) / len(found) ** 0.5
+    assert min(found) < 0 < max(found)
+
+
+def test_kid_sees_a_shift_and_repeats_itself() -> None:
+    x, y = normal(300, 8, 0), normal(300, 8, 1) + 0.5
+    found = kid(x, y)
+    assert found.value > 5 * found.deviation
+    assert found == kid(x, y)
+    assert (found.subset_size, kid(x, y, subset_size=100).subset_size) == (150, 100)
+
+
+def test_frechet_distance_of_diagonal_gaussians_has_a_closed_form() -> None:
+    a, b = torch.tensor([1.0, 4.0, 9.0]).double(), torch.tensor([4.0, 4.0, 1.0]).double()
+    shift = torch.tensor([1.0, 0.0, -2.0]).double()
+    expected = 5 + float(((a.sqrt() - b.sqrt()) ** 2).sum())
+    assert frechet(shift, a.diag(), torch.zeros(3).double(), b.diag()) == pytest.approx(expected)
+
+
+def test_frechet_distance_agrees_with_scipys_matrix_root() -> None:
+    x, y = normal(50, 6, 0).double(), (normal(50, 6, 1) @ normal(6, 6, 2)).double()
+    one, other = torch.cov(x.T), torch.cov(y.T)
+    root = scipy.linalg.sqrtm((one @ other).numpy()).real
+    expected = float(x.mean(0).sub(y.mean(0)).square().sum() + one.trace() + other.trace()) - 2 * np.trace(root)
+    assert frechet(x.mean(0), one, y.mean(0), other) == pytest.approx(expected, rel=1e-9)
+
+
+def test_fid_needs_many_pictures_and_few_features() -> None:
+    assert fid(normal(1999, 4, 0), normal(2000, 4, 1)) is None
+    assert fid(normal(2000, 4, 0), normal(2000, 4, 1)) == pytest.approx(0, abs=0.02)
+    with pytest.raises(ValueError, match="65 features"):
+        fid(normal(2000, 65, 0), normal(2000, 65, 1))
+
+
+def test_nearest_is_the_least_distance() -> None:
+    x, y = normal(5, 3, 0), normal(11, 3, 1)
+    assert nearest(x, y).tolist() == pytest.approx([min(float((a - b).norm()) for b in y) for a in x], rel=1e-5)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fromnoise.data import Dataset
+from fromnoise.evaluation import evaluate, evaluating
+from fromnoise.evaluation.distances import nearest
+from fromnoise.evaluation.drawing import draw, rebuilt
+from fromnoise.evaluation.evaluating import choose, look, psnr, recall
+from fromnoise.evaluation.judging import load_judge
+from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, Prompt
+from fromnoise.evaluation.reference import load_reference, measure_ceiling, principal_axes
+from fromnoise.images.convert import to_tensor
+from fromnoise.pipeline import load
+from fromnoise.request import Request
+from tests import small_dataset
+
+MARBLE = Prompt("a marble", "1f000", "cherry", None, REWORDED)
+
+
+def test_a_batch_of_prompts_draws_what_each_prompt_draws_alone(tiny_model: Path) -> None:
+    pipe, prompts = load(tiny_model), ["a cherry", "a lime, noto style", "the sea"]
+    settings = Request(seed=7, steps=3, guidance=3.0)
+    together = draw(pipe, prompts, settings, batch=2)
+    for index, prompt in enumerate(prompts):
+        alone = pipe(settings.with_(prompt=prompt, seed=7 + index))[0].image
+        assert np.abs(np.asarray(alone, int) - np.asarray(together[index], int)).max() <= 2
+
+
+def test_the_reference_holds_what_the_judge_saw(judge_folder: Path, dataset: Dataset) -> None:
+    judge, reference = load_judge(judge_folder), load_reference(judge_folder)
+    held = [row for row, each in enumerate(dataset.pictures) if each.split == "held_out"]
+    assert [np.asarray(each).tolist() for each in reference.held_out] == dataset.pixels(held).tolist()
+    assert len(reference.prompts) == len(dataset) == len(reference.features)
+    seen = judge.read([Image.fromarray(each) for each in dataset.all_pixels])
+    assert torch.allclose(reference.project(seen.features), reference.features, atol=0.02)
+    assert reference.ceiling == measure_ceiling(judge, dataset)
+    assert reference.ceiling.n == 1
+
+
+def test_trained_pairs_are_those_that_the_judge_never_saw_while_there_are_enough(judge_folder: Path) -> None:
+    reference = load_reference(judge_folder)
+    few = [each for each in choose(reference, 1, seed=0) if each.kind == TRAINED]
+    many = [each for each in choose(reference, 5, seed=0) if each.kind == TRAINED]
+    assert [(each.label, each.style) for each in few] == [("sun", "noto")]
+    assert len(set(many)) == 5
+
+
+def test_principal_axes_keep_distances_up_to_one_scale() -> None:
+    features = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 3, 2, 1, 1, 1])
+    axes, centre = principal_axes(features, 6)
+    projected = (features - centre) @ axes
+    assert float(projected.square().mean()) == pytest.approx(1, rel=1e-4)
+    stretch = torch.pdist(features) / torch.pdist(projected)
+    assert float(stretch.std() / stretch.mean()) < 1e-4
+
+
+def test_drawings_that_are_copies_are_called_copies(judge_folder: Path) -> None:
+    judge, reference = load_judge(judge_folder), load_reference(judge_folder)
+    asked = reference.asking(TRAINED)
+    copies = [small_dataset.draw(each.label, each.style or "") for each in asked]
+    strange = [Image.effect_noise((32, 32), 200).convert("RGB") for _ in asked]
+    copied = reference.of(HELD_OUT) + 0.01
+    assert recall(look(judge, reference, asked, copies), reference, copied).copies.value > 0.9  # type: ignore[union-attr]
+    assert recall(look(judge, reference, asked, strange), reference, copied).copies.value == 0  # type: ignore[union-attr]
+
+
+def test_psnr_of_a_known_error() -> None:
+    original = torch.zeros(2, 3, 4, 4)
+    assert psnr(original + 0.2, original) == pytest.approx(20.0, abs=1e-4)
+
+
+def test_evaluate_draws_judges_and_reports(
+    tiny_model: Path, judge_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "reworded", lambda: [MARBLE, MARBLE])
+    told: list[tuple[int, int]] = []
+    report = evaluate(
+        tiny_model, pictures=3, steps=1, judge=judge_folder, show=lambda done, total: told.append((done, total))
+    )
+    assert [(each.kind, each.top5.n) for each in report.shares] == [(TRAINED, 3), (HELD_OUT, 1), (REWORDED, 2)]
+    assert [each.style is None for each in report.shares] == [False, False, True]
+    assert told[-1] == (6, 6)
+    assert report.likeness.kid is None
+    paths = report.save(tmp_path / "out")
+    values = json.loads(paths[0].read_text())
+    assert values["settings"]["steps"] == 1
+    assert values["shares"][0]["top5"]["value"] == report.shares[0].top5.value
+    assert "reworded prompts" in paths[1].read_text()
+    assert Image.open(paths[2]).size == report.sheet.size
+
+
+def test_a_reconstruction_is_what_the_autoencoder_makes_of_a_picture(tiny_model: Path) -> None:
+    pipe, picture = load(tiny_model), small_dataset.draw("sun", "noto")
+    (found,) = rebuilt(pipe.autoencoder, [picture])
+    with torch.no_grad():
+        expected = pipe.autoencoder.decode(pipe.autoencoder.encode(to_tensor(picture))).clamp(-1, 1)
+    assert torch.allclose(found, expected)
+    assert nearest(found.flatten(1), expected.flatten(1)) < 1e-3

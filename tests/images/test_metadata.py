@@ -1,0 +1,266 @@
+"""A picture carries its request: nothing is lost, and other tools can read the text beside it."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from fromnoise.images.metadata import read_settings
+from fromnoise.images.opening import open_image, to_png
+from fromnoise.images.parameters import parse_parameters, write_parameters
+from fromnoise.images.saving import FORMATS, encode
+from fromnoise.request import MAX_SEED, SAMPLERS, SCHEDULES, Request
+from fromnoise.runtime.errors import UsageError
+
+PICTURE = Image.linear_gradient("L").resize((16, 8)).convert("RGB")
+ALL_FORMATS = sorted(set(FORMATS.values()))
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80) | st.sampled_from(
+    ['a "red" apple, round: yes', "line one\nline two", "🐺 wölf 狼", "Steps: 3, Sampler: x, CFG scale: 1", "Negative prompt: b"]
+)
+requests = st.builds(
+    Request,
+    prompt=words,
+    negative=words,
+    seed=st.integers(0, MAX_SEED - 10),
+    steps=st.integers(1, 1000),
+    guidance=st.floats(0, 100),
+    sampler=st.sampled_from(list(SAMPLERS)),
+    schedule=st.sampled_from(list(SCHEDULES)),
+    size=st.tuples(st.integers(8, 8192), st.integers(8, 8192)),
+    count=st.just(1),
+    init=st.none() | st.just(to_png(PICTURE)),
+    strength=st.floats(0, 1),
+    exact=st.booleans(),
+    model=st.none() | words,
+    model_hash=st.none() | st.text("0123456789abcdef", min_size=10, max_size=10),
+)
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+@given(request_=requests)
+@settings(max_examples=40, deadline=None)
+def test_every_request_comes_back(format: str, request_: Request):
+    found = read_settings(open_image(encode(PICTURE, format, request_)))
+    assert found is not None and found.request == request_ and found.tool == "fromnoise"
+    assert (found.prompt, found.negative) == (request_.prompt, request_.negative)
+
+
+@given(request_=requests)
+@settings(max_examples=200, deadline=None)
+def test_json_round_trip(request_: Request):
+    assert Request.from_json(request_.to_json()) == request_
+
+
+plain_lines = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=60).map(str.strip)
+
+
+@given(
+    prompt=st.lists(plain_lines, min_size=1, max_size=3).map("\n".join).map(str.strip),
+    negative=st.lists(plain_lines, max_size=3).map("\n".join).map(str.strip),
+    request_=requests,
+)
+@settings(max_examples=200, deadline=None)
+def test_the_text_says_the_same(prompt: str, negative: str, request_: Request):
+    if "Negative prompt:" in prompt + negative:
+        return
+    found = parse_parameters(write_parameters(request_.with_(prompt=prompt, negative=negative)))
+    lines = "\n".join(line.strip() for line in prompt.split("\n"))
+    assert found.prompt == lines
+    assert found.negative == "\n".join(line.strip() for line in negative.split("\n"))
+    assert int(found.settings["Seed"]) == request_.seed and int(found.settings["Steps"]) == request_.steps
+    assert found.settings["Sampler"] == SAMPLERS[request_.sampler]
+    assert found.settings["Schedule type"] == SCHEDULES[request_.schedule]
+    assert found.settings["Size"] == "{}x{}".format(*request_.size or ())
+    assert found.settings.get("Model", "").strip() == (request_.model or "").strip()
+    assert ("Denoising strength" in found.settings) == (request_.init is not None)
+
+
+def test_the_text_to_the_letter():
+    request = Request(
+        prompt="a red apple",
+        negative="blurry",
+        seed=0,
+        sampler="euler-a",
+        schedule="karras",
+        guidance=7.0,
+        steps=20,
+        size=(512, 512),
+        model="a, b",
+        model_hash="0123456789",
+    )
+    assert write_parameters(request) == (
+        "a red apple\nNegative prompt: blurry\n"
+        "Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: 0, Size: 512x512, "
+        'Model hash: 0123456789, Model: "a, b", RNG: CPU'
+    )
+
+
+def test_a_web_ui_text():
+    text = (
+        "photo of a wolf, (moon:1.2)\nsecond line\nNegative prompt: blurry, text\nmore\n"
+        "Steps: 20, Sampler: DPM++ 2M, CFG scale: 7, Seed: 123, Size: 512x768, Model hash: abc, Model: sd, "
+        'Lora hashes: "one: 1a, two: 2b", Version: v1.10.1'
+    )
+    found = parse_parameters(text)
+    assert found.prompt == "photo of a wolf, (moon:1.2)\nsecond line"
+    assert found.negative == "blurry, text\nmore"
+    assert found.settings["Lora hashes"] == "one: 1a, two: 2b"
+    assert found.settings["Version"] == "v1.10.1"
+    assert {key: found.settings[key] for key in ("Clip skip", "RNG", "Schedule type")} == {
+        "Clip skip": "1",
+        "RNG": "GPU",
+        "Schedule type": "Automatic",
+    }
+
+
+def test_a_prompt_without_settings():
+    found = parse_parameters("a wolf\nsize: big, colour: grey")
+    assert found.prompt == "a wolf\nsize: big, colour: grey" and found.settings == {}
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_taken(text: str):
+    parse_parameters(text)
+
+
+def test_long_lines_take_no_longer():
+    parse_parameters("word " * 50_000)
+    parse_parameters("a: 1, b: 2, c: 3\n" + 'key: "' * 2_000)
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_sd_parsers_reads_ours(format: str, tmp_path):
+    sd_parsers = pytest.importorskip("sd_parsers")
+    request = Request("a red apple, noto style", "blurry", seed=5, steps=9, size=(128, 128), model="fromnoise")
+    path = tmp_path / f"picture.{format.lower()}"
+    path.write_bytes(encode(PICTURE, format, request))
+    theirs = sd_parsers.ParserManager().parse(path)
+    assert theirs is not None and theirs.generator.value == "AUTOMATIC1111"
+    (sampler,) = theirs.samplers
+    assert sampler.name == "DPM++ 2M"
+    assert [each.value for each in sampler.prompts] == ["a red apple, noto style"]
+    assert [each.value for each in sampler.negative_prompts] == ["blurry"]
+    assert sampler.parameters == {"scheduler": "Automatic", "cfg_scale": "4", "seed": "5", "steps": "9"}
+    assert sampler.model is not None and sampler.model.name == "fromnoise"
+
+
+simple = st.text(st.characters(categories=["L"], max_codepoint=0x2FF), min_size=1, max_size=20)
+
+
+@given(prompt=simple, negative=simple, model=simple, seed=st.integers(0, 2**40), steps=st.integers(1, 99))
+@settings(max_examples=60, deadline=None)
+def test_same_as_sd_parsers(prompt: str, negative: str, model: str, seed: int, steps: int):
+    parser = pytest.importorskip("sd_parsers.parsers").AUTOMATIC1111Parser
+    text = f"{prompt}\nNegative prompt: {negative}\nSteps: {steps}, Sampler: Euler, CFG scale: 7, Seed: {seed}, Model: {model}"
+    (theirs,) = parser().parse({"parameters": text}).samplers
+    mine = parse_parameters(text)
+    assert [each.value for each in theirs.prompts] == [mine.prompt]
+    assert [each.value for each in theirs.negative_prompts] == [mine.negative]
+    assert theirs.name == mine.settings["Sampler"] and theirs.model.name == mine.settings["Model"]
+    assert theirs.parameters["seed"] == mine.settings["Seed"]
+
+
+@pytest.mark.parametrize("order", ["be", "le"])
+def test_user_comment_in_either_byte_order(order: str):
+    exif = Image.Exif()
+    text = "a wolf\nSteps: 9, Sampler: Euler, CFG scale: 7, Seed: 1"
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode(f"utf-16-{order}")
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "JPEG", exif=exif)
+    found = read_settings(open_image(buffer.getvalue()))
+    assert found is not None and found.prompt == "a wolf" and found.tool == "AUTOMATIC1111" and found.request is None
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_a_large_starting_picture_fits(format: str):
+    noise = Image.effect_noise((512, 512), 80).convert("RGB")
+    request = Request("a", seed=1, size=(512, 512), init=to_png(noise))
+    assert len(request.to_json()) > 200_000
+    found = read_settings(open_image(encode(PICTURE, format, request)))
+    assert found is not None and found.request == request
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_a_sheet_has_words_but_no_request(format: str):
+    data = encode(PICTURE, format, Request("a wolf", seed=1, size=(16, 8)), sheet="guidance=1,7; seed=0-3")
+    found = read_settings(open_image(data))
+    assert found is not None and found.tool == "fromnoise" and found.request is None
+    assert found.prompt == "a wolf" and found.values["Sheet"] == "guidance=1,7; seed=0-3"
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+def test_no_settings(format: str):
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, format)
+    assert read_settings(open_image(buffer.getvalue())) is None
+
+
+def with_chunks(**chunks: str) -> Image.Image:
+    info = PngInfo()
+    for key, value in chunks.items():
+        info.add_text(key, value)
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "PNG", pnginfo=info)
+    return open_image(buffer.getvalue())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"colour": 1}', '{"seed": "x"}', '{"init": "!"}', '{"size": 3}'])
+def test_damaged_settings_are_said(text: str):
+    if text == "":
+        return
+    with pytest.raises(UsageError, match="damaged|unknown fields|must be"):
+        read_settings(with_chunks(fromnoise=text))
+
+
+def test_comfyui():
+    nodes = {
+        "3": {
+            "class_type": "KSampler",
+            "inputs": {
+                "seed": 8,
+                "steps": 20,
+                "cfg": 7.5,
+                "sampler_name": "euler",
+                "scheduler": "normal",
+                "positive": ["6", 0],
+                "negative": ["7", 0],
+                "model": ["4", 0],
+            },
+        },
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "sd15.safetensors"}},
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a wolf", "clip": ["4", 1]}},
+        "7": {"class_type": "ConditioningZeroOut", "inputs": {"conditioning": ["8", 0]}},
+        "8": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["4", 1]}},
+    }
+    found = read_settings(with_chunks(prompt=json.dumps(nodes), workflow="{}"))
+    assert found is not None and found.tool == "ComfyUI"
+    assert (found.prompt, found.negative) == ("a wolf", "blurry")
+    assert found.values["seed"] == "8" and found.values["model"] == "sd15.safetensors"
+
+
+def test_comfyui_going_round():
+    nodes = {
+        "1": {"inputs": {"steps": 1, "sampler_name": "euler", "positive": ["2", 0], "negative": 3}},
+        "2": {"inputs": {"text": ["2", 0]}},
+    }
+    found = read_settings(with_chunks(prompt=json.dumps(nodes)))
+    assert found is not None and found.prompt == ""
+
+
+def test_invokeai():
+    said = {"positive_prompt": "a wolf", "negative_prompt": None, "seed": 3, "model": {"name": "sd"}, "loras": []}
+    found = read_settings(with_chunks(invokeai_metadata=json.dumps(said)))
+    assert found is not None and (found.tool, found.prompt, found.negative) == ("InvokeAI", "a wolf", "")
+    assert found.values == {"seed": "3", "model": "sd"}
+
+
+@given(st.sampled_from(["prompt", "invokeai_metadata"]), st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["inputs", "steps", "sampler_name", "positive", "1"]), x, max_size=4), max_leaves=12))
+@settings(max_examples=200, deadline=None)
+def test_any_foreign_chunk_is_taken(key: str, value: object):
+    read_settings(with_chunks(**{key: json.dumps(value)}))
