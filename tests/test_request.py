@@ -36,7 +36,7 @@ def test_what_no_model_could_do(field: str, values: list[Any]):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"seed": 0}, {"seed": MAX_SEED}, {"strength": 0}, {"strength": 1}, {"guidance": 0}, {"guidance": 7}, {"size": (8, 8192)}],
+    [{"seed": 0}, {"seed": MAX_SEED}, {"strength": 0}, {"strength": 1}, {"guidance": 0}, {"size": (8, 8192)}],
 )
 def test_the_edges_are_fine(fields: dict[str, Any]):
     request = Request(**fields)
@@ -56,13 +56,26 @@ def test_with_checks_too():
 
 
 def test_json_holds_everything():
-    request = Request("a 🐺\n", "b", 0, 3, 1.5, "heun", "karras", (64, 96), 2, b"\x89PNG\0", 0.25, exact=True, model="m")
+    request = Request("a 🐺\n", "b", 0, 3, 1.5, "heun", "karras", (64, 96), 2, b"\x89PNG\0", 0.25, model="m")
     assert Request.from_json(request.to_json()) == request
     assert "🐺" in request.to_json()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "3", "null", "[1]", '"a"', '{"size": "ab"}', '{"size": [1]}', '{"init": 7}', '{"seed": "x"}', '{"prompt": {}}']
+    "text",
+    [
+        "",
+        "{",
+        "3",
+        "null",
+        "[1]",
+        '"a"',
+        '{"size": "ab"}',
+        '{"size": [1]}',
+        '{"init": 7}',
+        '{"seed": "x"}',
+        '{"prompt": {}}',
+    ],
 )
 def test_damaged_json(text: str):
     with pytest.raises(UsageError):

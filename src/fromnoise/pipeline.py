@@ -226,9 +226,7 @@ class Pipeline:
         return denoise if single else classifier_free(batched_pair(denoise), request.guidance)
 
 
-def load(
-    model: str | Path | None = None, *, device: str | None = None, dtype: torch.dtype = torch.float32
-) -> Pipeline:
+def load(model: str | Path | None = None, *, device: str | None = None, dtype: torch.dtype = torch.float32) -> Pipeline:
     """A pipeline from a Stable Diffusion folder, or the embedded model. Nothing is ever downloaded.
 
     Raises UsageError when there is no such folder, FromnoiseError naming the file when a part is damaged.

@@ -116,8 +116,7 @@ def _choice(name: str, value: object, choices: Collection[str]) -> None:
         raise UsageError(f"no {name} {value!r}; choose one of {', '.join(choices)}")
 
 
-def _range(name: str, value: object, low: int, high: int, kind: type = float) -> None:
-    fits = isinstance(value, int | kind) and not isinstance(value, bool) and low <= value <= high
-    if not fits:
+def _range(name: str, value: Any, low: int, high: int, kind: type = float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | kind) or not low <= value <= high:
         a_number = "a whole number" if kind is int else "a number"
         raise UsageError(f"{name} must be {a_number} from {low} to {high}, not {value!r}")

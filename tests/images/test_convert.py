@@ -23,8 +23,10 @@ def test_every_byte_comes_back():
 def test_range_and_layout():
     image = Image.new("RGB", (3, 2), (255, 0, 0))
     tensor = to_tensor([image, image])
-    assert tensor.shape == (2, 3, 2, 3) and tensor.dtype == torch.float32
-    assert tensor[0, 0].eq(1).all() and tensor[0, 1:].eq(-1).all()
+    assert tensor.shape == (2, 3, 2, 3)
+    assert tensor.dtype == torch.float32
+    assert tensor[0, 0].eq(1).all()
+    assert tensor[0, 1:].eq(-1).all()
 
 
 def test_same_as_diffusers():

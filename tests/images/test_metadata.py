@@ -1,5 +1,6 @@
 """A picture carries its request: nothing is lost, and other tools can read the text beside it."""
 
+import contextlib
 import io
 import json
 
@@ -10,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fromnoise.images.metadata import read_settings
-from fromnoise.images.opening import open_image, to_png
+from fromnoise.images.opening import open_image, to_png, upright_rgb
 from fromnoise.images.parameters import parse_parameters, write_parameters
 from fromnoise.images.saving import FORMATS, encode
 from fromnoise.request import MAX_SEED, SAMPLERS, SCHEDULES, Request
@@ -20,7 +21,13 @@ PICTURE = Image.linear_gradient("L").resize((16, 8)).convert("RGB")
 ALL_FORMATS = sorted(set(FORMATS.values()))
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=80) | st.sampled_from(
-    ['a "red" apple, round: yes', "line one\nline two", "🐺 wölf 狼", "Steps: 3, Sampler: x, CFG scale: 1", "Negative prompt: b"]
+    [
+        'a "red" apple, round: yes',
+        "line one\nline two",
+        "🐺 wölf 狼",
+        "Steps: 3, Sampler: x, CFG scale: 1",
+        "Negative prompt: b",
+    ]
 )
 requests = st.builds(
     Request,
@@ -46,7 +53,9 @@ requests = st.builds(
 @settings(max_examples=40, deadline=None)
 def test_every_request_comes_back(format: str, request_: Request):
     found = read_settings(open_image(encode(PICTURE, format, request_)))
-    assert found is not None and found.request == request_ and found.tool == "fromnoise"
+    assert found is not None
+    assert found.request == request_
+    assert found.tool == "fromnoise"
     assert (found.prompt, found.negative) == (request_.prompt, request_.negative)
 
 
@@ -72,7 +81,8 @@ def test_the_text_says_the_same(prompt: str, negative: str, request_: Request):
     lines = "\n".join(line.strip() for line in prompt.split("\n"))
     assert found.prompt == lines
     assert found.negative == "\n".join(line.strip() for line in negative.split("\n"))
-    assert int(found.settings["Seed"]) == request_.seed and int(found.settings["Steps"]) == request_.steps
+    assert int(found.settings["Seed"]) == request_.seed
+    assert int(found.settings["Steps"]) == request_.steps
     assert found.settings["Sampler"] == SAMPLERS[request_.sampler]
     assert found.settings["Schedule type"] == SCHEDULES[request_.schedule]
     assert found.settings["Size"] == "{}x{}".format(*request_.size or ())
@@ -120,7 +130,8 @@ def test_a_web_ui_text():
 
 def test_a_prompt_without_settings():
     found = parse_parameters("a wolf\nsize: big, colour: grey")
-    assert found.prompt == "a wolf\nsize: big, colour: grey" and found.settings == {}
+    assert found.prompt == "a wolf\nsize: big, colour: grey"
+    assert found.settings == {}
 
 
 @given(st.text(max_size=300))
@@ -141,13 +152,15 @@ def test_sd_parsers_reads_ours(format: str, tmp_path):
     path = tmp_path / f"picture.{format.lower()}"
     path.write_bytes(encode(PICTURE, format, request))
     theirs = sd_parsers.ParserManager().parse(path)
-    assert theirs is not None and theirs.generator.value == "AUTOMATIC1111"
+    assert theirs is not None
+    assert theirs.generator.value == "AUTOMATIC1111"
     (sampler,) = theirs.samplers
     assert sampler.name == "DPM++ 2M"
     assert [each.value for each in sampler.prompts] == ["a red apple, noto style"]
     assert [each.value for each in sampler.negative_prompts] == ["blurry"]
     assert sampler.parameters == {"scheduler": "Automatic", "cfg_scale": "4", "seed": "5", "steps": "9"}
-    assert sampler.model is not None and sampler.model.name == "fromnoise"
+    assert sampler.model is not None
+    assert sampler.model.name == "fromnoise"
 
 
 simple = st.text(st.characters(categories=["L"], max_codepoint=0x2FF), min_size=1, max_size=20)
@@ -157,12 +170,14 @@ simple = st.text(st.characters(categories=["L"], max_codepoint=0x2FF), min_size=
 @settings(max_examples=60, deadline=None)
 def test_same_as_sd_parsers(prompt: str, negative: str, model: str, seed: int, steps: int):
     parser = pytest.importorskip("sd_parsers.parsers").AUTOMATIC1111Parser
-    text = f"{prompt}\nNegative prompt: {negative}\nSteps: {steps}, Sampler: Euler, CFG scale: 7, Seed: {seed}, Model: {model}"
+    last = f"Steps: {steps}, Sampler: Euler, CFG scale: 7, Seed: {seed}, Model: {model}"
+    text = f"{prompt}\nNegative prompt: {negative}\n{last}"
     (theirs,) = parser().parse({"parameters": text}).samplers
     mine = parse_parameters(text)
     assert [each.value for each in theirs.prompts] == [mine.prompt]
     assert [each.value for each in theirs.negative_prompts] == [mine.negative]
-    assert theirs.name == mine.settings["Sampler"] and theirs.model.name == mine.settings["Model"]
+    assert theirs.name == mine.settings["Sampler"]
+    assert theirs.model.name == mine.settings["Model"]
     assert theirs.parameters["seed"] == mine.settings["Seed"]
 
 
@@ -174,7 +189,10 @@ def test_user_comment_in_either_byte_order(order: str):
     buffer = io.BytesIO()
     PICTURE.save(buffer, "JPEG", exif=exif)
     found = read_settings(open_image(buffer.getvalue()))
-    assert found is not None and found.prompt == "a wolf" and found.tool == "AUTOMATIC1111" and found.request is None
+    assert found is not None
+    assert found.prompt == "a wolf"
+    assert found.tool == "AUTOMATIC1111"
+    assert found.request is None
 
 
 @pytest.mark.parametrize("format", ALL_FORMATS)
@@ -183,15 +201,19 @@ def test_a_large_starting_picture_fits(format: str):
     request = Request("a", seed=1, size=(512, 512), init=to_png(noise))
     assert len(request.to_json()) > 200_000
     found = read_settings(open_image(encode(PICTURE, format, request)))
-    assert found is not None and found.request == request
+    assert found is not None
+    assert found.request == request
 
 
 @pytest.mark.parametrize("format", ALL_FORMATS)
 def test_a_sheet_has_words_but_no_request(format: str):
     data = encode(PICTURE, format, Request("a wolf", seed=1, size=(16, 8)), sheet="guidance=1,7; seed=0-3")
     found = read_settings(open_image(data))
-    assert found is not None and found.tool == "fromnoise" and found.request is None
-    assert found.prompt == "a wolf" and found.values["Sheet"] == "guidance=1,7; seed=0-3"
+    assert found is not None
+    assert found.tool == "fromnoise"
+    assert found.request is None
+    assert found.prompt == "a wolf"
+    assert found.values["Sheet"] == "guidance=1,7; seed=0-3"
 
 
 @pytest.mark.parametrize("format", ALL_FORMATS)
@@ -210,11 +232,9 @@ def with_chunks(**chunks: str) -> Image.Image:
     return open_image(buffer.getvalue())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"colour": 1}', '{"seed": "x"}', '{"init": "!"}', '{"size": 3}'])
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"colour": 1}', '{"seed": "x"}', '{"init": "!"}', '{"size": 3}'])
 def test_damaged_settings_are_said(text: str):
-    if text == "":
-        return
-    with pytest.raises(UsageError, match="damaged|unknown fields|must be"):
+    with pytest.raises(UsageError, match=r"damaged|unknown fields|must be"):
         read_settings(with_chunks(fromnoise=text))
 
 
@@ -239,9 +259,11 @@ def test_comfyui():
         "8": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["4", 1]}},
     }
     found = read_settings(with_chunks(prompt=json.dumps(nodes), workflow="{}"))
-    assert found is not None and found.tool == "ComfyUI"
+    assert found is not None
+    assert found.tool == "ComfyUI"
     assert (found.prompt, found.negative) == ("a wolf", "blurry")
-    assert found.values["seed"] == "8" and found.values["model"] == "sd15.safetensors"
+    assert found.values["seed"] == "8"
+    assert found.values["model"] == "sd15.safetensors"
 
 
 def test_comfyui_going_round():
@@ -250,17 +272,46 @@ def test_comfyui_going_round():
         "2": {"inputs": {"text": ["2", 0]}},
     }
     found = read_settings(with_chunks(prompt=json.dumps(nodes)))
-    assert found is not None and found.prompt == ""
+    assert found is not None
+    assert found.prompt == ""
 
 
 def test_invokeai():
     said = {"positive_prompt": "a wolf", "negative_prompt": None, "seed": 3, "model": {"name": "sd"}, "loras": []}
     found = read_settings(with_chunks(invokeai_metadata=json.dumps(said)))
-    assert found is not None and (found.tool, found.prompt, found.negative) == ("InvokeAI", "a wolf", "")
+    assert found is not None
+    assert (found.tool, found.prompt, found.negative) == ("InvokeAI", "a wolf", "")
     assert found.values == {"seed": "3", "model": "sd"}
 
 
-@given(st.sampled_from(["prompt", "invokeai_metadata"]), st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["inputs", "steps", "sampler_name", "positive", "1"]), x, max_size=4), max_leaves=12))
+keys = st.sampled_from(["inputs", "steps", "sampler_name", "positive", "text", "1"])
+anything = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(["prompt", "invokeai_metadata"]), anything)
 @settings(max_examples=200, deadline=None)
 def test_any_foreign_chunk_is_taken(key: str, value: object):
     read_settings(with_chunks(**{key: json.dumps(value)}))
+
+
+@pytest.mark.parametrize("format", ALL_FORMATS)
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_damage_never_escapes(format: str, data: st.DataObject):
+    file = bytearray(encode(PICTURE, format, Request("a 🐺", "b", 1, size=(16, 8))))
+    for _ in range(data.draw(st.integers(1, 4))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(UsageError):
+        read_settings(open_image(bytes(file)))
+
+
+def test_damaged_exif_is_no_settings():
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "WEBP", exif=b"Exif\0\0zM\0*\0\0\0\x08")
+    image = open_image(buffer.getvalue())
+    assert read_settings(image) is None
+    assert upright_rgb(image).size == PICTURE.size

@@ -14,11 +14,15 @@ NOISE = Image.effect_noise((24, 16), 90).convert("RGB")
 REQUEST = Request("a wolf", seed=1, size=(24, 16))
 
 
-@pytest.mark.parametrize(("name", "format"), [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP")])
+NAMES = {"a.png": "PNG", "a.JPG": "JPEG", "a.jpeg": "JPEG", "a.webp": "WEBP"}
+
+
+@pytest.mark.parametrize(("name", "format"), NAMES.items())
 def test_format_by_name(tmp_path: Path, name: str, format: str):
     path = save_picture(NOISE, REQUEST, tmp_path / "new folder" / name)
     saved = Image.open(path)
-    assert saved.format == format and saved.size == NOISE.size
+    assert saved.format == format
+    assert saved.size == NOISE.size
     if format != "JPEG":
         assert np.array_equal(np.asarray(saved.convert("RGB")), np.asarray(NOISE))
 
@@ -34,9 +38,11 @@ def test_never_over_another_file(tmp_path: Path):
     path.write_text("mine")
     with pytest.raises(UsageError, match="exists"):
         save_picture(NOISE, REQUEST, path)
-    assert path.read_text() == "mine" and list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
     save_picture(NOISE, REQUEST, path, overwrite=True)
-    assert Image.open(path).size == NOISE.size and list(tmp_path.iterdir()) == [path]
+    assert Image.open(path).size == NOISE.size
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_too_large_for_the_format():

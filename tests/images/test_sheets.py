@@ -12,9 +12,12 @@ def squares(width: int = 128, height: int = 128) -> list[list[Image.Image]]:
     return [[Image.new("RGB", (width, height), colour) for colour in row] for row in COLOURS]
 
 
+def is_colour(sheet: Image.Image, colour: str) -> np.ndarray:
+    return (np.asarray(sheet) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))).all(-1)
+
+
 def count(sheet: Image.Image, colour: str) -> int:
-    wanted = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
-    return int((np.asarray(sheet) == wanted).all(-1).sum())
+    return int(is_colour(sheet, colour).sum())
 
 
 def ink(sheet: Image.Image) -> int:
@@ -24,9 +27,9 @@ def ink(sheet: Image.Image) -> int:
 def test_every_picture_is_whole_and_in_order():
     sheet = contact_sheet(squares(), row_labels=["one", "two"], column_labels=["left", "right"], title="colours")
     assert [count(sheet, colour) for row in COLOURS for colour in row] == [128 * 128] * 4
-    pixels = np.asarray(sheet).astype(int)
-    places = {c: np.argwhere((pixels == Image.new("RGB", (1, 1), c).getpixel((0, 0))).all(-1)).mean(0) for r in COLOURS for c in r}
-    assert places["red"][1] < places["lime"][1] and places["red"][0] < places["blue"][0]
+    places = {colour: np.argwhere(is_colour(sheet, colour)).mean(0) for row in COLOURS for colour in row}
+    assert places["red"][1] < places["lime"][1]
+    assert places["red"][0] < places["blue"][0]
 
 
 def test_long_labels_wrap_and_cover_nothing():
@@ -43,10 +46,13 @@ def test_without_words():
 def test_small_and_uneven_pictures():
     rows = [[Image.new("RGB", (16, 8), "red")], [Image.new("RGB", (32, 64), "blue")] * 3]
     sheet = contact_sheet(rows, column_labels=["1", "2", "3"], title="🐺 狼\nnew line")
-    assert count(sheet, "red") == 16 * 8 and count(sheet, "blue") == 3 * 32 * 64
+    assert count(sheet, "red") == 16 * 8
+    assert count(sheet, "blue") == 3 * 32 * 64
 
 
 def test_stacked():
     red, blue = Image.new("RGB", (5, 3), "red"), Image.new("RGB", (2, 4), "blue")
     both = stacked([red, blue])
-    assert both.size == (5, 7) and count(both, "red") == 15 and count(both, "blue") == 8
+    assert both.size == (5, 7)
+    assert count(both, "red") == 15
+    assert count(both, "blue") == 8

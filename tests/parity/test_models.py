@@ -40,7 +40,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 def test_unet(name: str, dtype: torch.dtype, side: int) -> None:
     config = UNETS[name]
     ours = randomise(UNet(config)).to(dtype)
-    theirs = UNet2DConditionModel(**{key: value for key, value in config.to_json().items()}).to(dtype)
+    theirs = UNet2DConditionModel(**config.to_json()).to(dtype)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, config.in_channels, side, side, dtype=dtype)
     time, words = torch.tensor([3.0, 731.5]), torch.randn(2, 5, config.cross_attention_dim, dtype=dtype)

@@ -55,9 +55,7 @@ def test_text_to_image(tmp_path: Path, sampler: str, kind: Any, spacing: str, pr
     theirs.scheduler = kind.from_config(theirs.scheduler.config)
     theirs.set_progress_bar_config(disable=True)
     settings = {"num_inference_steps": 6, "guidance_scale": 3.0, "negative_prompt": NEGATIVE}
-    reference = [
-        theirs(PROMPT, generator=each, height=16, width=24, **settings).images[0] for each in generators(5, 2)
-    ]
+    reference = [theirs(PROMPT, generator=each, height=16, width=24, **settings).images[0] for each in generators(5, 2)]
     ours = load(folder)(
         PROMPT, negative=NEGATIVE, seed=5, steps=6, guidance=3.0, sampler=sampler, size=(24, 16), count=2
     )

@@ -59,7 +59,7 @@ def test_same_trajectory(k_diffusion: Any, name: str, steps: int) -> None:
     x = torch.randn(2, 4, 3, 3, dtype=torch.float64) * 14.6
     ours_noise, their_noise = PictureNoise([7, 8], (4, 3, 3)), PictureNoise([7, 8], (4, 3, 3))
     seen: list[Tensor] = []
-    extra = {"noise_sampler": their_noise} if name == "euler-a" else {}
+    extra = {"noise_sampler": lambda *levels: their_noise(*levels).double()} if name == "euler-a" else {}
     theirs = getattr(k_diffusion, PAIRS[name])(
         denoise, x, sigmas, callback=lambda info: seen.append(info["denoised"]), disable=True, **extra
     )

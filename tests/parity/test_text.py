@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +12,12 @@ from tests.text.examples import TEXTS
 
 transformers = pytest.importorskip("transformers")
 
-WORDS = st.sampled_from(["apple", "Don't", "42", "<|endoftext|>", "naïve", "  ", "!?", "🐶", "İ", "it's we'LL", "\u200b", "ﬁ"])
-SENTENCES = st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=6).map(" ".join), st.lists(WORDS, max_size=6).map("".join))
+WORDS = st.sampled_from(
+    ["apple", "Don't", "42", "<|endoftext|>", "naïve", "  ", "!?", "🐶", "İ", "it's we'LL", "\u200b", "ﬁ"]
+)
+SENTENCES = st.one_of(
+    st.text(max_size=40), st.lists(WORDS, max_size=6).map(" ".join), st.lists(WORDS, max_size=6).map("".join)
+)
 
 
 @pytest.fixture(scope="module")

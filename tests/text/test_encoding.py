@@ -41,7 +41,7 @@ def test_every_position_is_a_state(encoder: TextEncoder) -> None:
 @torch.no_grad()
 def test_a_sentence_is_the_state_at_its_first_end_token(encoder: TextEncoder) -> None:
     end = 1 + len(encoder.tokenizer.ids("a red apple"))
-    assert torch.equal(encoder.sentences(["a red apple"])[0], encoder.encode(["a red apple"])[0, end])
+    assert torch.allclose(encoder.sentences(["a red apple"])[0], encoder.encode(["a red apple"])[0, end], atol=1e-5)
 
 
 @torch.no_grad()
@@ -59,16 +59,28 @@ def known(encoder: TextEncoder) -> KnownConcepts:
 
 def test_the_nearest_concept_comes_first(encoder: TextEncoder, known: KnownConcepts) -> None:
     near = known.nearest(encoder, "the pear tree", 2)
-    assert len(near) == 2 and near[0].label == "pear"
-    assert near[0].cosine == pytest.approx(1.0, abs=1e-5) and near[1].cosine < near[0].cosine
-    assert not known.is_far(near) and known.is_far(near[1:]) and known.is_far([])
+    assert len(near) == 2
+    assert near[0].label == "pear"
+    assert near[0].cosine == pytest.approx(1.0, abs=1e-5)
+    assert near[1].cosine < near[0].cosine
+    assert not known.is_far(near)
+    assert known.is_far(near[1:])
+    assert known.is_far([])
+
+
+def test_only_a_prompt_far_from_all_is_remarked_on(encoder: TextEncoder, known: KnownConcepts) -> None:
+    assert known.remark(encoder, "the pear tree") is None
+    assert known.remark(encoder, "  ") is None
+    known.threshold = 1.1
+    assert known.remark(encoder, "the pear tree") == "nothing like 'the pear tree'; nearest: pear"
 
 
 def test_known_concepts_read_as_they_were_written(encoder: TextEncoder, known: KnownConcepts, tmp_path: Path) -> None:
     assert KnownConcepts.read(tmp_path) is None
     known.save(tmp_path)
     read = KnownConcepts.read(tmp_path)
-    assert read is not None and (read.labels, read.threshold) == (known.labels, known.threshold)
+    assert read is not None
+    assert (read.labels, read.threshold) == (known.labels, known.threshold)
     assert read.nearest(encoder, "42")[0].label == "number"
     assert torch.allclose(read.vectors, known.vectors, atol=1e-3)
 

@@ -20,7 +20,8 @@ def tokenizer() -> Tokenizer:
 
 def test_start_pieces_end_padding(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode(["a red apple", ""])
-    assert ids.shape == (2, 12) and ids.dtype == torch.int64
+    assert ids.shape == (2, 12)
+    assert ids.dtype == torch.int64
     said = tokenizer.ids("a red apple")
     assert ids[0].tolist() == [tokenizer.start, *said, *[tokenizer.end] * (11 - len(said))]
     assert ids[1].tolist() == [tokenizer.start, *[tokenizer.end] * 11]
@@ -46,8 +47,10 @@ def test_bytes_never_seen_are_kept(tokenizer: Tokenizer) -> None:
 def test_what_does_not_fit_is_said(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "fromnoise"):
         ids = tokenizer.encode(["1 2 3 4 5 6 7 8 9 0 1 2"])
-    assert ids.shape == (1, 12) and ids[0, -1] == tokenizer.end
-    assert "12 tokens long and 10 fit" in caplog.text and "'1 2'" in caplog.text
+    assert ids.shape == (1, 12)
+    assert ids[0, -1] == tokenizer.end
+    assert "12 tokens long and 10 fit" in caplog.text
+    assert "'1 2'" in caplog.text
 
 
 def test_a_folder_reads_as_it_was_written(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -64,7 +67,9 @@ def test_padding_with_another_token(tokenizer: Tokenizer, tmp_path: Path) -> Non
     (tmp_path / "special_tokens_map.json").write_text(json.dumps(tokens))
     read = Tokenizer.read(tmp_path)
     ids = read.encode(["apple"])[0]
-    assert read.max_length == 77 and ids[-1] == tokenizer.vocabulary["!"] and read.end in ids
+    assert read.max_length == 77
+    assert ids[-1] == tokenizer.vocabulary["!"]
+    assert read.end in ids
 
 
 def test_bad_folders_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.small_dataset import STYLES, write_dataset
 QUICK = """
 width = 8
 sides = [16]
-growth = [0.0]
+growth = [0]
 steps = 80
 batch = 12
 rate = 5e-3
@@ -43,7 +43,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture
 def task(shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JudgeTask:
     monkeypatch.setattr(judge, "cached_vectors", fake_vectors)
-    recipe = replace(JudgeRecipe(), width=8, sides=(16, 32), growth=(0.0, 0.5), steps=10, batch=8)
+    recipe = replace(JudgeRecipe(), width=8, sides=(16, 32), growth=(0, 5), steps=10, batch=8)
     concepts = concepts_of(shapes, tmp_path, recipe.evenness)
     return JudgeTask(new_judge(recipe, concepts, STYLES), shapes, concepts, recipe)
 

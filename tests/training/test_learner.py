@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.callbacks import Averages, LearningRate
+from fromnoise.training.denoiser import DenoiserRecipe
 from fromnoise.training.learner import Learner
 from fromnoise.training.order import draws, permutation
 from fromnoise.training.recipe import read_recipe, write_recipe
 from fromnoise.training.run import fit
-from fromnoise.training.denoiser import DenoiserRecipe
 
 
 class Line:
@@ -107,7 +108,7 @@ def test_two_halves_of_a_batch_are_the_batch() -> None:
 
 def test_uniform_is_even_over_a_batch() -> None:
     values = sorted(draw.uniform() for draw in draws(0, 5, 64, 1000))
-    gaps = [after - before for before, after in zip(values, values[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(values)]
     assert max(gaps) < 3 / 64
 
 
@@ -118,7 +119,7 @@ def test_streams_depend_on_the_whole_key() -> None:
 
 
 def test_recipes_read_back(tmp_path: Path) -> None:
-    recipe = DenoiserRecipe(steps=7, init="a\\b \"c\"", averages=(3, 4), rate=1e-5)
+    recipe = DenoiserRecipe(steps=7, init='a\\b "c"', averages=(3, 4), rate=1e-5)
     write_recipe(recipe, tmp_path / "recipe.toml")
     assert read_recipe(DenoiserRecipe(), tmp_path / "recipe.toml") == recipe
 

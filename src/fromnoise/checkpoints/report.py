@@ -41,7 +41,11 @@ class LoadReport:
 
 
 def compare(
-    source: Path, family: str, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], harmless: tuple[str, ...] = ()
+    source: Path,
+    family: str,
+    expected: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    harmless: tuple[str, ...] = (),
 ) -> LoadReport:
     """Hold the keys and shapes of a file against those of a module. `harmless` are endings of keys to overlook."""
     shared = [key for key in expected if key in found]
@@ -51,11 +55,11 @@ def compare(
         family=family,
         matched=tuple(key for key in shared if expected[key].shape == found[key].shape),
         missing=tuple(key for key in expected if key not in found),
-        unexpected=tuple(key for key in extra if not key.endswith(harmless)) if harmless else tuple(extra),
+        unexpected=tuple(key for key in extra if not key.endswith(harmless)),
         misshapen=tuple(
             f"{key} {list(found[key].shape)} instead of {list(expected[key].shape)}"
             for key in shared
             if expected[key].shape != found[key].shape
         ),
-        harmless=tuple(key for key in extra if key.endswith(harmless)) if harmless else (),
+        harmless=tuple(key for key in extra if key.endswith(harmless)),
     )

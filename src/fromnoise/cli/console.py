@@ -22,11 +22,17 @@ Advance = Callable[[int, int], None]
 
 
 class _Speaker(logging.Handler):
-    """Shows what `runtime.log` says; notes only where standard error is a terminal."""
+    """Shows what `runtime.log` says, each message once; notes only where standard error is a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING or sys.stderr.isatty():
-            say(record.getMessage(), record.levelno)
+        message = record.getMessage()
+        if message not in self._said and (record.levelno >= logging.WARNING or sys.stderr.isatty()):
+            self._said.add(message)
+            say(message, record.levelno)
 
 
 def say(message: str, level: int = logging.INFO) -> None:
@@ -60,8 +66,8 @@ def progress(what: str) -> Iterator[Advance]:
 @contextmanager
 def training_progress(what: str) -> Iterator[Callable[[int, int, float, float, float], None]]:
     """The same with loss, pictures per second and the time left as the trainer reckons it."""
-    columns = (TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.1f} pictures/s  {task.fields[left]} left"),)
-    with _bar(*columns) as bar:
+    figures = "loss {task.fields[loss]:.4f}  {task.fields[speed]:.1f} pictures/s  {task.fields[left]} left"
+    with _bar(TextColumn(figures)) as bar:
         task = bar.add_task(what, total=None, loss=float("nan"), speed=0.0, left="?")
 
         def show(done: int, total: int, loss: float, pictures_per_second: float, seconds_left: float) -> None:
@@ -80,6 +86,7 @@ def _bar(*columns: ProgressColumn) -> Progress:
         *(columns or (TimeRemainingColumn(),)),
         console=console,
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else paths printed meanwhile would land on standard error
         disable=not sys.stderr.isatty(),
     )
 

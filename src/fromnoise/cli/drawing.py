@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fromnoise.cli.console import progress
+from fromnoise.cli.console import Advance, progress
 from fromnoise.cli.options import (
     Drawing,
     ModelFlag,
@@ -22,9 +22,10 @@ from fromnoise.cli.output import Output
 from fromnoise.images.opening import read_picture, starting_picture
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.log import note
+from fromnoise.runtime.log import note, warn
 
 if TYPE_CHECKING:
+    from fromnoise.diffusion.samplers import Step
     from fromnoise.pipeline import Picture, Pipeline
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in quotes.", show_default=False)]
@@ -118,20 +119,43 @@ def steps_said(request: Request, run_steps: Callable[[Request], int]) -> str:
 
 def draw(pipe: Pipeline, request: Request, take: Callable[[Picture], None], what: str = "drawing") -> None:
     """Draw a request with a progress bar, handing each picture over as soon as it is done."""
-    fresh = request.seed is None
-    request = pipe.resolve(request)
-    if fresh:
-        note(f"seed {request.seed}")
+    run(pipe, settled(pipe, request), take, what)
+
+
+def settled(pipe: Pipeline, request: Request) -> Request:
+    """The request with everything stated; says a fresh seed, and when the prompt is far from all the model knows."""
+    resolved = pipe.resolve(request)
+    if request.seed is None:
+        note(f"seed {resolved.seed}")
+    _warn_if_far(pipe, request.prompt)
+    return resolved
+
+
+def run(pipe: Pipeline, request: Request, take: Callable[[Picture], None], what: str) -> None:
+    """Draw a settled request."""
+    from fromnoise.pipeline import last
+
     parts = list(pipe.parts(request))
-    total = len(parts) * max(1, pipe.run_steps(request))
+    steps = max(1, pipe.run_steps(request))
     with progress(what) as advance:
-        done = 0
-        advance(done, total)
-        for part in parts:
-            step = None
-            for step in pipe.steps(part):
-                done += 1
-                advance(done, total)
-            assert step is not None
-            for picture in pipe.finish(step, part):
+        for number, part in enumerate(parts):
+            steps_done = shown(pipe.steps(part), advance, number * steps, len(parts) * steps)
+            for picture in pipe.finish(last(steps_done), part):
                 take(picture)
+
+
+def shown(steps: Iterator[Step], advance: Advance, done: int, total: int) -> Iterator[Step]:
+    """The same steps, the bar moving with them."""
+    advance(done, total)
+    for step in steps:
+        advance(done + step.index, total)
+        yield step
+
+
+def _warn_if_far(pipe: Pipeline, prompt: str) -> None:
+    from fromnoise.text import KnownConcepts
+
+    known = KnownConcepts.read(pipe.path) if pipe.path else None
+    remark = known.remark(pipe.text, prompt) if known else None
+    if remark:
+        warn(remark)

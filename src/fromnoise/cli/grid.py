@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fromnoise.cli.console import progress
-from fromnoise.cli.drawing import Prompt, open_model
+from fromnoise.cli.drawing import Prompt, open_model, settled
 from fromnoise.cli.options import Drawing, ModelFlag, OutputFlag, OverwriteFlag, drawing_flags, parse_size
 from fromnoise.cli.output import Output
 from fromnoise.images.sheets import contact_sheet
@@ -20,6 +21,8 @@ from fromnoise.runtime.log import note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from fromnoise.pipeline import Pipeline
 
 OPTIONS = {
     "prompt": str,
@@ -36,6 +39,9 @@ OPTIONS = {
 """What a grid may vary, and how its values are read."""
 
 MOST_CELLS = 400
+
+Cell = tuple[Request, str | None]
+"""What a picture of the grid is drawn by, and its model where the grid varies models."""
 
 OverFlag = Annotated[
     list[str],
@@ -57,8 +63,9 @@ class Axis:
 
     def label(self, value: Any) -> str:
         """How a row or column is called."""
-        text = f"{value[0]}x{value[1]}" if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else value
-        return f"{self.name} {text}"
+        if isinstance(value, tuple):
+            return f"{self.name} {value[0]}x{value[1]}"
+        return f"{self.name} {value:g}" if isinstance(value, float) else f"{self.name} {value}"
 
 
 @drawing_flags(without=("count",))
@@ -86,31 +93,32 @@ def grid(
     base = options.request(prompt)
     if base.seed is None and all(axis.name != "seed" for axis in axes):
         base = base.with_(seed=_fresh_seed())
-    rows = cells(base, axes)
     place = Output.parse(output, overwrite=overwrite)
+    opened = cache(open_model)
+    rows = [[_settled(opened, cell, model) for cell in row] for row in cells(base, axes)]
     labels = [[axis.label(value) for value in axis.values] for axis in axes]
     sheet = contact_sheet(
-        _draw(rows, model),
+        _draw(rows),
         row_labels=labels[0] if len(axes) == 2 else (),
         column_labels=labels[-1],
         title=prompt,
     )
-    place.write(sheet, base.with_(seed=base.seed or 0, size=sheet.size), sheet="; ".join(over))
+    place.write(sheet, rows[0][0][1], sheet="; ".join(over))
 
 
 def parse_axis(text: str) -> Axis:
-    """`guidance=1.1,3,7` or `seed=0-3` as an Axis; UsageError for an unknown option or a value it can't take."""
+    """`guidance=1.1,3,7` or `seed=0-3` as an Axis; UsageError for an unknown option or what is no number."""
     name, equals, values = text.partition("=")
     if not equals or not values or name not in OPTIONS:
         raise UsageError(f"--over takes OPTION=VALUES with an option of {', '.join(OPTIONS)}; not {text!r}")
     read = OPTIONS[name]
     try:
         return Axis(name, tuple(read(part.strip()) for part in _split(values, read is int)))
-    except ValueError as error:
-        raise UsageError(f"--over {text}: {error}") from error
+    except ValueError:
+        raise UsageError(f"--over {text}: {name} takes {'whole numbers' if read is int else 'numbers'}") from None
 
 
-def cells(base: Request, axes: list[Axis]) -> list[list[tuple[Request, str | None]]]:
+def cells(base: Request, axes: list[Axis]) -> list[list[Cell]]:
     """Rows of (request, model or None), all checked before anything is drawn."""
     rows = axes[0].values if len(axes) == 2 else (None,)
     return [
@@ -122,7 +130,7 @@ def cells(base: Request, axes: list[Axis]) -> list[list[tuple[Request, str | Non
     ]
 
 
-def _cell(base: Request, changes: dict[str, Any]) -> tuple[Request, str | None]:
+def _cell(base: Request, changes: dict[str, Any]) -> Cell:
     model = changes.pop("model", None)
     return base.with_(**changes), model
 
@@ -160,17 +168,23 @@ def _fresh_seed() -> int:
     return seed
 
 
-def _draw(rows: list[list[tuple[Request, str | None]]], model: str | None) -> list[list[Image]]:
+def _settled(opened: Callable[[str | None], Pipeline], cell: Cell, model: str | None) -> tuple[Pipeline, Request]:
+    """A cell's pipeline and its resolved request, which a model that can't do it refuses here."""
+    request, own_model = cell
+    pipe = opened(own_model or model)
+    return pipe, settled(pipe, request)
+
+
+def _draw(rows: list[list[tuple[Pipeline, Request]]]) -> list[list[Image]]:
     """Every cell's picture, one after another."""
-    opened = cache(open_model)
     total = sum(len(row) for row in rows)
-    done = 0
     images: list[list[Image]] = []
+    done = 0
     with progress("drawing the grid") as advance:
         for row in rows:
             images.append([])
-            for request, own_model in row:
+            for pipe, request in row:
                 advance(done, total)
-                images[-1].append(opened(own_model or model)(request)[0].image)
+                images[-1].append(pipe(request)[0].image)
                 done += 1
     return images

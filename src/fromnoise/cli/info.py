@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -17,11 +19,20 @@ from fromnoise.runtime.paths import EMBEDDED_MODEL
 
 MODEL_INDEX, MODEL_CARD, CONCEPTS = "model_index.json", "README.md", "concepts.json"
 
+SHOWN = 12
+"""Styles or concepts named where a person reads."""
+
+UNITS: Mapping[str, Callable[[int], str]] = MappingProxyType(
+    {"bytes": lambda number: f"{number / 1e6:.1f} MB", "parameters": lambda number: f"{number / 1e6:.2f} M"}
+)
+
 
 def info(
     subject: Annotated[
         Path | None,
-        typer.Argument(metavar="[PICTURE|MODEL]", help="A picture or a model folder.", show_default="the embedded model"),
+        typer.Argument(
+            metavar="[PICTURE|MODEL]", help="A picture or a model folder.", show_default="the embedded model"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and all of it.")] = False,
 ) -> None:
@@ -63,7 +74,7 @@ def model_facts(path: Path) -> dict[str, Any]:
         "parameters": sum(part["parameters"] for part in parts.values()),
         "parts": parts,
         "styles": known.get("styles", []),
-        "concepts": known.get("concepts", []),
+        "concepts": known.get("labels", []),
     }
 
 
@@ -74,7 +85,8 @@ def _settings_facts(settings: Settings) -> dict[str, Any]:
         return {**words, **settings.values}
     fields = json.loads(settings.request.to_json())
     start = None if settings.request.init is None else f"a picture of {len(settings.request.init)} bytes, embedded"
-    return {**words, **fields, "init": start}
+    size = "{}x{}".format(*settings.request.size) if settings.request.size else None
+    return {**words, **fields, "size": size, "init": start}
 
 
 def _parts(path: Path) -> Iterator[tuple[str, str]]:
@@ -128,28 +140,27 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
-    """Facts as aligned lines for a person."""
-    width = max(map(len, facts), default=0) + 2
+def _lines(facts: dict[str, Any]) -> Iterator[str]:
+    """Facts as aligned lines for a person; what is empty is left out."""
+    said = {key: _said(key, value) for key, value in _flat(facts)}
+    width = max(map(len, said)) + 2
+    for key, text in said.items():
+        if text:
+            yield from textwrap.wrap(text, 100, initial_indent=f"{key:<{width}}", subsequent_indent=" " * width)
+
+
+def _flat(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each part of a model as a fact of its own."""
     for key, value in facts.items():
-        if isinstance(value, dict):
-            yield f"{indent}{key}"
-            yield from _lines(value, indent + "  ")
-        else:
-            yield f"{indent}{key:<{width}}{_said(key, value)}".rstrip()
-
-
-SHOWN = 12
+        yield from value.items() if isinstance(value, dict) else [(key, value)]
 
 
 def _said(key: str, value: Any) -> str:
-    if isinstance(value, list) and key != "size":
-        more = f", … ({len(value)} in all; --json lists them)" if len(value) > SHOWN else ""
+    """One fact in words."""
+    if isinstance(value, dict):
+        weights = f"{UNITS['parameters'](value['parameters'])} parameters, " if value["parameters"] else ""
+        return f"{value['class']}, {weights}{UNITS['bytes'](value['bytes'])}"
+    if isinstance(value, list):
+        more = f", … {len(value)} in all, --json lists them" if len(value) > SHOWN else ""
         return ", ".join(map(str, value[:SHOWN])) + more
-    if key == "bytes":
-        return f"{value / 1e6:.1f} MB"
-    if key == "parameters":
-        return f"{value / 1e6:.2f} M"
-    if key == "size" and isinstance(value, list):
-        return "x".join(map(str, value))
-    return "" if value is None else str(value)
+    return UNITS[key](value) if key in UNITS else "" if value is None else str(value)

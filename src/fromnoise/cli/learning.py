@@ -58,7 +58,9 @@ def train(
         Path | None, typer.Option("--recipe", metavar="FILE", help="TOML that replaces fields of the recipe.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    data: Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")] = Path("dataset"),
+    data: Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")] = Path(
+        "dataset"
+    ),
     run: Annotated[
         Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoints and logs.", show_default="runs/PART")
     ] = None,
@@ -91,7 +93,8 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
     pictures: Annotated[
-        int | None, typer.Option("--pictures", metavar="N", min=1, help="At most so many of each kind.", show_default="all")
+        int | None,
+        typer.Option("--pictures", metavar="N", min=1, help="At most so many of each kind.", show_default="all"),
     ] = None,
     output: Annotated[
         Path | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -95,9 +96,11 @@ def _fromnoise(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."""
-    with speaking():
+    with speaking(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         try:
-            code = typer.main.get_command(application()).main(arguments, prog_name="fromnoise", standalone_mode=False) or 0
+            command = typer.main.get_command(application())
+            code = command.main(arguments, prog_name="fromnoise", standalone_mode=False) or 0
         except FromnoiseError as error:
             return _fail(str(error), error.exit_code)
         except typer.TyperException as error:

@@ -53,7 +53,10 @@ class Drawing:
     guidance: Annotated[
         float | None,
         typer.Option(
-            "--guidance", metavar="SCALE", help="How closely to follow the prompt.", show_default=f"{Request.guidance:g}"
+            "--guidance",
+            metavar="SCALE",
+            help="How closely to follow the prompt.",
+            show_default=f"{Request.guidance:g}",
         ),
     ] = None
     sampler: Annotated[
@@ -73,17 +76,18 @@ class Drawing:
     ] = None
     like: Annotated[
         str | None,
-        typer.Option("--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}.", show_default=LIKE[0]),
+        typer.Option(
+            "--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}.", show_default=LIKE[0]
+        ),
     ] = None
-    exact: Annotated[
-        bool, typer.Option("--exact", help="One picture per call: bit-equal whatever the count.")
-    ] = False
+    exact: Annotated[bool, typer.Option("--exact", help="One picture per call: bit-equal whatever the count.")] = False
 
     def request(self, prompt: str, **more: Any) -> Request:
         """The request for these flags; UsageError for a value that no model could do."""
-        said = {field.name: getattr(self, field.name) for field in fields(self)} | more
+        flags = {field.name: getattr(self, field.name) for field in fields(self)}
         size = None if self.size is None else parse_size(self.size)
-        return Request(prompt=prompt, **{key: value for key, value in (said | {"size": size}).items() if value is not None})
+        said = {**flags, **more, "size": size}
+        return Request(prompt=prompt, **{key: value for key, value in said.items() if value is not None})
 
 
 def drawing_flags(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

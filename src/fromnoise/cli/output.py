@@ -135,9 +135,10 @@ def _slug(prompt: str) -> str:
 
 
 def _require_writable(folder: Path) -> None:
+    """Try a file in the folder, or in the one that it would be made in, without leaving anything."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise UsageError(f"can't write in {folder}: {error.strerror or error}; choose another folder") from error

@@ -10,7 +10,7 @@ import numpy as np
 import typer
 from PIL import Image
 
-from fromnoise.cli.drawing import draw, open_model
+from fromnoise.cli.drawing import open_model, run
 from fromnoise.cli.options import ModelFlag
 from fromnoise.images.metadata import read_settings
 from fromnoise.images.opening import open_image, read_picture
@@ -46,7 +46,7 @@ def replay(
     pipe = open_model(model)
     require_same_model(pipe, request, picture)
     drawn: list[Picture] = []
-    draw(pipe, request, drawn.append, "drawing it again")
+    run(pipe, pipe.resolve(request), drawn.append, "drawing it again")
     largest, mean = difference(image, as_saved(drawn[0].image, image.format or "PNG", request))
     print(f"largest difference {largest}/255, mean {mean:.4f}/255")
     return int(largest > (0 if exact else TOLERANCE))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from fromnoise.cli.console import progress
-from fromnoise.cli.drawing import Prompt, open_model
+from fromnoise.cli.drawing import Prompt, open_model, settled, shown
 from fromnoise.cli.options import Drawing, ModelFlag, OutputFlag, OverwriteFlag, drawing_flags
 from fromnoise.cli.output import Output
 from fromnoise.images.sheets import contact_sheet, stacked
-from fromnoise.runtime.log import note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,35 +43,28 @@ def steps(
     request = options.request(prompt)
     place = Output.parse(output, overwrite=overwrite)
     pipe = open_model(model)
-    resolved = pipe.resolve(request)
-    if request.seed is None:
-        note(f"seed {resolved.seed}")
-    sheet = steps_sheet(pipe, resolved)
-    place.write(sheet, resolved.with_(size=sheet.size), sheet="steps")
+    request = settled(pipe, request)
+    place.write(steps_sheet(pipe, request), request, sheet="steps")
 
 
 def steps_sheet(pipe: Pipeline, request: Request) -> Image:
-    """The sheet for a resolved request of one picture; the finished picture stands last."""
-    noisy, predicted, labels = [], [], []
+    """The sheet for a settled request of one picture; the finished picture stands last in both rows."""
     with progress("drawing") as advance:
-        for step in pipe.steps(request):
-            # At unit variance, as the autoencoder knows latents: noise alone would be far outside its range.
-            noisy += pipe.decode(step.noisy / (1 + step.sigma**2) ** 0.5)
-            predicted += pipe.decode(step.denoised)
-            labels.append(f"step {len(labels) + 1}  σ {step.sigma:.3g}")
-            advance(len(labels), request.steps)
-            last = step
-    finished = pipe.finish(last, request)[0].image
-    noisy, predicted, labels = [*noisy, finished], [*predicted, finished], [*labels, "finished"]
-    bands = range(0, len(labels), PER_BAND)
-    return stacked(
-        [
-            contact_sheet(
-                [noisy[at : at + PER_BAND], predicted[at : at + PER_BAND]],
-                row_labels=ROWS,
-                column_labels=labels[at : at + PER_BAND],
-                title=request.prompt if at == 0 else "",
-            )
-            for at in bands
-        ]
-    )
+        drawn = list(shown(pipe.steps(request), advance, 0, request.steps))
+    # At unit variance, as the autoencoder knows latents: noise alone would be far outside its range.
+    noisy = [pipe.decode(step.noisy / (1 + step.sigma**2) ** 0.5)[0] for step in drawn]
+    predicted = [pipe.decode(step.denoised)[0] for step in drawn]
+    finished = pipe.finish(drawn[-1], request)[0].image
+    labels = [f"step {number} sigma {step.sigma:.3g}" for number, step in enumerate(drawn, 1)] + ["finished"]
+    return stacked(list(_bands([*noisy, finished], [*predicted, finished], labels, request.prompt)))
+
+
+def _bands(noisy: list[Image], predicted: list[Image], labels: list[str], title: str) -> Iterator[Image]:
+    for at in range(0, len(labels), PER_BAND):
+        band = slice(at, at + PER_BAND)
+        yield contact_sheet(
+            [noisy[band], predicted[band]],
+            row_labels=ROWS,
+            column_labels=labels[band],
+            title="" if at else title,
+        )

@@ -178,4 +178,4 @@ SAMPLERS: dict[str, Sampler] = {
 """The samplers by the names that a Request uses."""
 
 VARIANCE_PRESERVING = frozenset({"ddim", "dpmpp-2m"})
-"""Samplers whose reference implementation starts from unit noise at unit variance, so from noise * sqrt(sigma^2 + 1)."""
+"""Samplers whose reference starts from unit noise at unit variance: here, from noise * sqrt(sigma^2 + 1)."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from fromnoise.checkpoints.folder import load_module, read_json, read_tensors
 from fromnoise.images.convert import to_tensor
 from fromnoise.models.judge import Judge, JudgeConfig, Reading
+from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.errors import FromnoiseError
 
 TOP = 5
@@ -93,7 +94,7 @@ def load_judge(folder: Path) -> Trained:
     load_module(model, folder / "model.safetensors")
     table = read_json(folder / "concepts.json")
     return Trained(
-        model=model.requires_grad_(False).to(memory_format=torch.channels_last),
+        model=channels_last(model.requires_grad_(False)),
         names=tuple(table),
         labels=tuple(label for label, _ in table.values()),
         cluster=torch.tensor([cluster for _, cluster in table.values()]),

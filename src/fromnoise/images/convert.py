@@ -14,8 +14,8 @@ from fromnoise.runtime.errors import FromnoiseError
 
 def to_tensor(images: Image.Image | Sequence[Image.Image]) -> Tensor:
     """One picture, or several of one size, as (B, 3, H, W) float32 in [-1, 1]."""
-    images = [images] if isinstance(images, Image.Image) else images
-    pixels = torch.from_numpy(np.stack([np.array(each.convert("RGB")) for each in images]))
+    several = [images] if isinstance(images, Image.Image) else images
+    pixels = torch.from_numpy(np.stack([np.array(each.convert("RGB")) for each in several]))
     return pixels.permute(0, 3, 1, 2).contiguous().float() / 255.0 * 2.0 - 1.0
 
 

@@ -46,11 +46,11 @@ def _plain(values: Mapping[str, Any]) -> dict[str, str]:
 def _invoke(values: dict[str, Any]) -> ForeignSettings | None:
     if not values:
         return None
-    words = [str(values.get(key) or "") for key in _INVOKE_WORDS]
+    prompt, negative = (str(values.get(key) or "") for key in _INVOKE_WORDS)
     model = values.get("model")
     named = {"model": model["name"]} if isinstance(model, dict) and "name" in model else {}
     rest = {key: value for key, value in _plain(values).items() if key not in _INVOKE_WORDS}
-    return ForeignSettings("InvokeAI", *words, {**rest, **named})
+    return ForeignSettings("InvokeAI", prompt, negative, {**rest, **named})
 
 
 def _comfy(nodes: dict[str, Any]) -> ForeignSettings | None:
@@ -59,9 +59,9 @@ def _comfy(nodes: dict[str, Any]) -> ForeignSettings | None:
     sampler = next((each for each in inputs if {"steps", "sampler_name"} <= each.keys()), None)
     if sampler is None:
         return None
-    words = (_words(nodes, sampler.get(side), side) for side in ("positive", "negative"))
+    prompt, negative = (_words(nodes, sampler.get(side), side) for side in ("positive", "negative"))
     model = next((each["ckpt_name"] for each in inputs if "ckpt_name" in each), None)
-    return ForeignSettings("ComfyUI", *words, _plain({**sampler, "model": model}))
+    return ForeignSettings("ComfyUI", prompt, negative, _plain({**sampler, "model": model}))
 
 
 def _inputs(node: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fromnoise.images.foreign import read_foreign
+from fromnoise.images.opening import DAMAGE
 from fromnoise.images.parameters import parse_parameters, write_parameters
 from fromnoise.request import Request
 
@@ -113,12 +114,16 @@ def _own(image: Image.Image) -> str | None:
     """Our JSON, wherever this format keeps it."""
     prefix = f"{OWN}\0".encode()
     segments = [data.removeprefix(prefix) for _, data in getattr(image, "applist", ()) if data.startswith(prefix)]
-    xmp = image.info.get("xmp", b"").decode(errors="replace")
+    xmp = _as_text(image.info.get("xmp", b""))
     if segments:
         return b"".join(segments).decode(errors="replace")
     if xmp.startswith(_XMP[0]):
         return html.unescape(xmp.removeprefix(_XMP[0]).removesuffix(_XMP[1]))
     return _texts(image).get(OWN)
+
+
+def _as_text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 def _text(image: Image.Image) -> str | None:
@@ -133,7 +138,10 @@ def _texts(image: Image.Image) -> dict[str, str]:
 
 def _user_comment(image: Image.Image) -> str | None:
     """EXIF's UserComment when it is Unicode; the standard leaves the byte order open, and tools use both."""
-    comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+    try:
+        comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+    except DAMAGE:
+        return None
     if not isinstance(comment, bytes) or not comment.startswith(_UNICODE):
         return None
     data = comment.removeprefix(_UNICODE)

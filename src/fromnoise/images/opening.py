@@ -27,7 +27,7 @@ def read_picture(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UsageError(f"can't read {path}: {error.strerror or error}") from error
+        raise UsageError(f"can't read {path}: {error.strerror or error}; check the path") from error
 
 
 def open_image(data: bytes, name: str = "the picture") -> Image.Image:
@@ -55,16 +55,14 @@ def open_image(data: bytes, name: str = "the picture") -> Image.Image:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The picture as a person sees it: turned as EXIF says, over white where it is transparent, 8 bits of RGB."""
-    image = ImageOps.exif_transpose(_eight_bit(image))
+    image = _turned(_eight_bit(image))
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
-def fit(
-    image: Image.Image, native: tuple[int, int], multiple: int, size: tuple[int, int] | None = None
-) -> Image.Image:
+def fit(image: Image.Image, native: tuple[int, int], multiple: int, size: tuple[int, int] | None = None) -> Image.Image:
     """The picture at `size`, or at the size nearest to its shape that a model of `native` size can do.
 
     What the new shape leaves over is cut evenly from two edges. Any change is said with a note.
@@ -118,6 +116,14 @@ def _cut(before: tuple[int, int], after: tuple[int, int]) -> str:
     ratio = (before[0] / before[1]) / (after[0] / after[1])
     lost = 1 - min(ratio, 1 / ratio)
     return "" if lost < 0.01 else f", which cuts {lost:.0%} off the {'sides' if ratio > 1 else 'top and bottom'}"
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; as it is when EXIF is damaged, which says nothing about the pixels."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except DAMAGE:
+        return image
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

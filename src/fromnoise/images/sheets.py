@@ -25,7 +25,7 @@ def contact_sheet(
 ) -> Image.Image:
     """Pictures in a grid, labels above the columns and left of the rows, wrapped to fit; a title above all.
 
-    Pictures of several sizes are centred in cells of the largest. A row may be shorter than the others.
+    Pictures of several sizes stand in cells of the largest. A row may be shorter than the others.
     """
     pictures = [picture for row in rows for picture in row]
     cell_width = max(SMALLEST_CELL, *(each.width for each in pictures))
@@ -47,8 +47,7 @@ def contact_sheet(
         words.write(sheet, GAP, top + row * row_height)
     for row, row_pictures in enumerate(rows):
         for column, picture in enumerate(row_pictures):
-            x = left + column * (cell_width + GAP) + (cell_width - picture.width) // 2
-            sheet.paste(picture, (x, top + row * row_height + (cell_height - picture.height) // 2))
+            sheet.paste(picture, (left + column * (cell_width + GAP), top + row * row_height))
     return sheet
 
 

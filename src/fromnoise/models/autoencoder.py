@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -92,12 +93,13 @@ class SelfAttention(nn.Module):
 class Block(nn.Module):
     """Residual blocks at one level, then down- or upsampling where another level follows."""
 
-    def __init__(self, config: AutoencoderConfig, widths: list[int]) -> None:
+    def __init__(self, config: AutoencoderConfig, widths: list[int], resample: nn.Module | None = None) -> None:
         super().__init__()
-        pairs = zip(widths, widths[1:], strict=False)
-        self.resnets = nn.ModuleList(ResnetBlock(one, two, config.norm_num_groups, EPS) for one, two in pairs)
-        self.downsamplers = nn.ModuleList()
-        self.upsamplers = nn.ModuleList()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(one, two, config.norm_num_groups, EPS) for one, two in pairwise(widths)
+        )
+        self.downsamplers = nn.ModuleList([resample] if isinstance(resample, Downsample) else [])
+        self.upsamplers = nn.ModuleList([resample] if isinstance(resample, Upsample) else [])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C', h', w')."""
@@ -132,10 +134,13 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         before = (widths[0], *widths)
         self.down_blocks = nn.ModuleList(
-            Block(config, [before[level]] + [width] * config.layers_per_block) for level, width in enumerate(widths)
+            Block(
+                config,
+                [before[level]] + [width] * config.layers_per_block,
+                Downsample(width, padding=0) if level < len(widths) - 1 else None,
+            )
+            for level, width in enumerate(widths)
         )
-        for block, width in zip(self.down_blocks[:-1], widths, strict=False):
-            block.downsamplers.append(Downsample(width, padding=0))
         self.mid_block = MidBlock(config)
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
@@ -158,11 +163,13 @@ class Decoder(nn.Module):
         self.mid_block = MidBlock(config)
         before = (widths[0], *widths)
         self.up_blocks = nn.ModuleList(
-            Block(config, [before[level]] + [width] * (config.layers_per_block + 1))
+            Block(
+                config,
+                [before[level]] + [width] * (config.layers_per_block + 1),
+                Upsample(width) if level < len(widths) - 1 else None,
+            )
             for level, width in enumerate(widths)
         )
-        for block, width in zip(self.up_blocks[:-1], widths, strict=False):
-            block.upsamplers.append(Upsample(width))
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
 

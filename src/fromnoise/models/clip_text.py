@@ -160,5 +160,6 @@ class ClipText(nn.Module):
 
         Published configs say `eos_token_id` 2 where the end token is the largest id (as transformers notes).
         """
-        end = tokens.argmax(1) if self.config.eos_token_id == 2 else (tokens == self.config.eos_token_id).int().argmax(1)
+        legacy = self.config.eos_token_id == 2
+        end = tokens.argmax(1) if legacy else (tokens == self.config.eos_token_id).int().argmax(1)
         return states[torch.arange(len(tokens), device=tokens.device), end]

@@ -76,9 +76,7 @@ def _resnet(config: UNetConfig, in_channels: int, out_channels: int) -> ResnetBl
 
 def _transformer(config: UNetConfig, channels: int, level: int) -> SpatialTransformer:
     heads, words = config.heads(level), config.cross_attention_dim
-    return SpatialTransformer(
-        channels, heads, words, config.norm_num_groups, linear=config.use_linear_projection
-    )
+    return SpatialTransformer(channels, heads, words, config.norm_num_groups, linear=config.use_linear_projection)
 
 
 class Block(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def sinusoids(time: Tensor, channels: int, flip: bool = True, shift: float = 0.0) -> Tensor:

@@ -44,8 +44,15 @@ def _group_mean(x: Tensor, share: int, like: Tensor) -> Tensor:
 class GroupNorm(nn.GroupNorm):
     """torch's group normalisation (Wu & He 2018, eq. 1), with a fast gradient for channels-last maps on a CPU."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
-        if self.training and x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-            return _ChannelsLastGroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
-        return super().forward(x)
+        if self.training and _slow_in_torch(input):
+            return _ChannelsLastGroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
+        return super().forward(input)
+
+
+def _slow_in_torch(x: Tensor) -> bool:
+    """Channels last on a CPU, and no compiler that would make its own gradient."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)

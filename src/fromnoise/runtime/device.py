@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TypeVar
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+import torch
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -16,14 +19,6 @@ def pick_device(name: str | None = None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def has_fast_bfloat16() -> bool:
-    """True where this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm BF16)."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next((line for line in file if line.startswith(("flags", "Features"))), "")
-    except OSError:
-        return ""
+def channels_last(module: M) -> M:
+    """The same module with its convolutions' weights laid out for channels last, which oneDNN is fastest with."""
+    return module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

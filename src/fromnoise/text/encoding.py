@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,14 +23,18 @@ class TextEncoder:
         return next(self.clip_text.parameters()).device
 
     def encode(self, prompts: Sequence[str], *, clip_skip: int = 1) -> Tensor:
-        """States (B, M, C) of all M = max_length positions, padding too, as diffusers' StableDiffusionPipeline feeds them.
+        """States (B, M, C) of all M = max_length positions, padding too: what diffusers' pipeline feeds the U-Net.
 
         `clip_skip` counts layers from the end as the AUTOMATIC1111 web UI does: 1 is the last, 2 the one before. The
         empty prompt is "" encoded.
         """
         return self.clip_text(self.tokenizer.encode(prompts).to(self.device), clip_skip - 1)
 
+    @torch.inference_mode()
     def sentences(self, prompts: Sequence[str]) -> Tensor:
-        """The end-token states (B, C): what each prompt means as a whole."""
-        tokens = self.tokenizer.encode(prompts).to(self.device)
+        """The end-token states (B, C), without gradients: what each prompt means as a whole."""
+        tokens = self.tokenizer.encode(prompts)
+        # Causal attention: what stands behind the last end token changes nothing before it.
+        ends = (tokens == self.tokenizer.end).int().argmax(1)
+        tokens = tokens[:, : int(ends.max()) + 1].to(self.device)
         return self.clip_text.sentence(tokens, self.clip_text(tokens))

@@ -46,11 +46,12 @@ class Tokenizer:
         self.start, self.end, self.pad = vocabulary[start], vocabulary[end], vocabulary[pad]
         self._pieces = {id: piece for piece, id in vocabulary.items()}
         self._engine = engine(self.vocabulary, self.merges, end)
-        self._engine.add_special_tokens([AddedToken(each, normalized=False) for each in dict.fromkeys((start, end, pad))])
+        special = dict.fromkeys((start, end, pad))
+        self._engine.add_special_tokens([AddedToken(each, normalized=False) for each in special])
 
     @classmethod
     def read(cls, folder: Path) -> Tokenizer:
-        """Read `vocab.json`, `merges.txt`, `tokenizer_config.json` and `special_tokens_map.json` (the last two optional).
+        """Read `vocab.json` and `merges.txt`, and where present `tokenizer_config.json` and `special_tokens_map.json`.
 
         Raises FromnoiseError naming the file that is missing or damaged.
         """
@@ -87,7 +88,9 @@ class Tokenizer:
 _SPECIAL = (("start", "bos", START), ("end", "eos", END), ("pad", "pad", END))
 
 
-def engine(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None) -> tokenizers.Tokenizer:
+def engine(
+    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], unknown: str | None
+) -> tokenizers.Tokenizer:
     """The `tokenizers` machine that splits, lower-cases and merges as CLIP does."""
     made = tokenizers.Tokenizer(
         models.BPE(
@@ -114,7 +117,7 @@ def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FromnoiseError(f"{path} is missing; is {path.parent} the tokenizer of a Stable Diffusion folder?") from None
+        raise FromnoiseError(f"{path} is missing; is {path.parent} a tokenizer of CLIP's format?") from None
     except (OSError, ValueError) as error:
         raise FromnoiseError(f"{path} can't be read as JSON: {error}") from error
 

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fromnoise.data import Dataset
+from fromnoise.checkpoints import load_module, save_module
+from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
+from fromnoise.runtime.device import channels_last
+from fromnoise.runtime.log import note
+from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.order import draws
+from fromnoise.training.recipe import read_recipe
+from fromnoise.training.run import Show, fit, open_run
 
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """Settings of a run; `init` names a model folder to go on from."""
+    """Settings of a run; `init` names a `vae` folder to go on from.
+
+    `freeze_encoder` trains the decoder alone, so that a denoiser trained on the latents stays good.
+    """
 
     init: str | None = None
-    frozen_encoder: bool = False
+    freeze_encoder: bool = False
     steps: int = 30_000
     batch: int = 8
     rate: float = 5e-4
@@ -77,6 +87,50 @@ class AutoencoderTask:
         edge_error = (sobel(rebuilt) - sobel(batch.pixels)).abs().mean()
         kl = latents.kl().mean() / latents.mean[0].numel()
         return (rebuilt - batch.pixels).abs().mean() + self.recipe.edges * edge_error + self.recipe.kl * kl
+
+
+def train(
+    dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
+) -> None:
+    """Train in the folder `run`; at the end its folder `vae` holds the averaged weights, latents normalised."""
+    recipe = read_recipe(AutoencoderRecipe(), recipe_file)
+    open_run(run, recipe)
+    pictures = load_dataset(dataset)
+    torch.manual_seed(recipe.seed)
+    model = new_autoencoder(recipe)
+    averages = Averages(model, (recipe.average,))
+    fit(
+        run,
+        AutoencoderTask(model, pictures, recipe),
+        LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
+        averages,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        show=show,
+        resume=resume,
+    )
+    model.load_state_dict(averages.weights(model, recipe.average))
+    finish(model.eval(), pictures, run, fold=not recipe.freeze_encoder)
+
+
+def new_autoencoder(recipe: AutoencoderRecipe) -> Autoencoder:
+    """A fresh autoencoder, or the one that `init` names."""
+    model = Autoencoder(CONFIG)
+    if recipe.init:
+        load_module(model, Path(recipe.init) / "diffusion_pytorch_model.safetensors")
+    model.encoder.requires_grad_(not recipe.freeze_encoder)
+    model.quant_conv.requires_grad_(not recipe.freeze_encoder)
+    return channels_last(model)
+
+
+def finish(model: Autoencoder, dataset: Dataset, run: Path, *, fold: bool) -> None:
+    """Normalise the latents over a twentieth of the training pictures, say how good it is, and write `vae`."""
+    if fold:
+        fold_statistics(model, to_model_range(torch.from_numpy(dataset.pixels(dataset.indices(split="train")[::20]))))
+    save_module(run / "vae", model, "AutoencoderKL")
+    held_out = to_model_range(torch.from_numpy(dataset.pixels(dataset.indices(split="held_out"))))
+    if len(held_out):
+        note(f"{psnr(model, held_out):.2f} dB on {len(held_out)} held-out pictures; written to {run / 'vae'}")
 
 
 def to_model_range(pixels: Tensor) -> Tensor:

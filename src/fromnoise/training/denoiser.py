@@ -7,23 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fromnoise.checkpoints.folder import load_module, read_json, save_module
+from fromnoise.checkpoints.model_folder import write_model_folder
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.diffusion.objectives import Example, example, weighted_error
 from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
-from fromnoise.models.clip_text import ClipText, TextConfig
 from fromnoise.models.unet import UNet, UNetConfig
+from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
-from fromnoise.text import TextEncoder, Tokenizer
+from fromnoise.text import TextEncoder
 from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.callbacks import Averages, Every, LearningRate
 from fromnoise.training.learner import Learner
 from fromnoise.training.order import Draw, draws
 from fromnoise.training.recipe import read_recipe
+from fromnoise.training.retrieval import known_concepts, read_text_encoder
 from fromnoise.training.run import Show, fit, open_run
 
 CONFIG = UNetConfig(
@@ -31,9 +34,10 @@ CONFIG = UNetConfig(
     in_channels=8,
     out_channels=8,
     block_out_channels=(128, 320),
+    layers_per_block=1,
     down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
     up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-    attention_head_dim=(4, 8),
+    attention_head_dim=(2, 5),
     cross_attention_dim=256,
     use_linear_projection=True,
 )
@@ -65,12 +69,15 @@ SCHEDULER = {
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
-    """Settings of a run. `parts` is the model folder whose text encoder and autoencoder are used.
+    """Settings of a run. `text` and `autoencoder` are the model (or run) folders whose parts are used.
 
-    `init` continues from a U-Net's weights; `decay_at` and `steps` end a run with a linear decay.
+    `init` names a `unet` folder and continues from its weights; `decay_at` and `steps` end a run with a linear decay.
+    `compile` runs the network through torch.compile, which needs a C++ compiler and a few minutes, and then trains a
+    fifth faster.
     """
 
-    parts: str = str(EMBEDDED_MODEL)
+    text: str = str(EMBEDDED_MODEL)
+    autoencoder: str = str(EMBEDDED_MODEL)
     init: str | None = None
     steps: int = 1_000_000
     batch: int = 128
@@ -81,6 +88,7 @@ class DenoiserRecipe:
     empty: float = 0.1
     averages: tuple[int, ...] = (400, 2000)
     export_every: int = 500
+    compile: bool = True
     seed: int = 0
 
 
@@ -102,6 +110,7 @@ class DenoiserTask:
         self.model, self.text, self.recipe = model, text, recipe
         self.latents, self.pictures = latents, pictures  # (N, 2, C, h, w): as drawn, and mirrored
         self.schedule = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012)
+        self.network = torch.compile(model) if recipe.compile else model
 
     def batch(self, step: int) -> Captioned:
         """Which pictures, how noisy and how captioned is a pure function of (seed, epoch, sample)."""
@@ -126,7 +135,8 @@ class DenoiserTask:
     def predict(self, batch: Captioned) -> Tensor:
         """The network's v."""
         scaled = batch.example.input.contiguous(memory_format=torch.channels_last)
-        return self.model(scaled, batch.times, batch.words)
+        with sdpa_kernel(SDPBackend.MATH):  # the flash kernel's gradient is several times slower for so few tokens
+            return self.network(scaled, batch.times, batch.words)
 
     def loss(self, prediction: Tensor, batch: Captioned) -> Tensor:
         """Min-SNR weighted squared error."""
@@ -140,9 +150,9 @@ def encode_pictures(autoencoder: Autoencoder, dataset: Dataset, rows: list[int])
     def encoded() -> Iterator[Tensor]:
         for start in range(0, len(rows), 64):
             pixels = to_model_range(torch.from_numpy(dataset.all_pixels[rows[start : start + 64]]))
+            both = (each.contiguous(memory_format=torch.channels_last) for each in (pixels, pixels.flip(3)))
             with torch.autocast("cpu", torch.bfloat16):
-                both = [autoencoder.encode(each.contiguous(memory_format=torch.channels_last)) for each in (pixels, pixels.flip(3))]
-            yield torch.stack(both, 1).half()
+                yield torch.stack([autoencoder.encode(each) for each in both], 1).half()
 
     return torch.cat(list(encoded())).clone()
 
@@ -156,44 +166,66 @@ def latents_of(autoencoder: Autoencoder, dataset: Dataset, rows: list[int], cach
     return latents
 
 
-def load_parts(folder: Path) -> tuple[TextEncoder, Autoencoder]:
-    """The frozen text encoder and autoencoder of a model folder."""
-    text = ClipText(TextConfig.from_json(read_json(folder / "text_encoder" / "config.json")))
-    autoencoder = Autoencoder(AutoencoderConfig.from_json(read_json(folder / "vae" / "config.json")))
-    load_module(text, folder / "text_encoder" / "model.safetensors")
-    load_module(autoencoder, folder / "vae" / "diffusion_pytorch_model.safetensors")
-    return TextEncoder(Tokenizer.read(folder / "tokenizer"), text.requires_grad_(False)), autoencoder
+def read_autoencoder(folder: Path) -> Autoencoder:
+    """The autoencoder of a model folder or an autoencoder's run."""
+    config = AutoencoderConfig.from_json(read_json(folder / "vae" / "config.json"))
+    module, _ = load_module(Autoencoder(config), folder / "vae" / "diffusion_pytorch_model.safetensors")
+    return channels_last(module)
 
 
-def train(dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None) -> None:
-    """Train in the folder `run`; the averaged weights are exported to `run/unet-<length>` as it goes."""
+def train(
+    dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
+) -> None:
+    """Train in the folder `run`, where `model-<length>` is a whole model of each average's weights as it goes."""
     recipe = read_recipe(DenoiserRecipe(), recipe_file)
     open_run(run, recipe)
-    text, autoencoder = load_parts(Path(recipe.parts))
-    pictures = load_dataset(dataset)
+    pictures, text = load_dataset(dataset), read_text_encoder(Path(recipe.text))
+    text.clip_text.requires_grad_(False)
     rows = pictures.indices(split="train")
-    latents = latents_of(autoencoder.to(memory_format=torch.channels_last), pictures, rows, run / "latents.pt")
+    latents = latents_of(read_autoencoder(Path(recipe.autoencoder)), pictures, rows, run / "latents.pt")
     torch.manual_seed(recipe.seed)
     model = new_unet(recipe)
-    task = DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe)
     averages = Averages(model, recipe.averages)
-
-    def export(_: Learner) -> None:
-        for length in recipe.averages:
-            save_module(run / f"unet-{length}", model, "UNet2DConditionModel", weights=averages.weights(model, length))
-
     note(f"{len(rows)} pictures, {sum(each.numel() for each in model.parameters()) / 1e6:.1f} M parameters")
     fit(
         run,
-        task,
+        DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe),
         LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
         averages,
         steps=recipe.steps,
         batch=recipe.batch,
         show=show,
         resume=resume,
-        extra=[Every(recipe.export_every, export)],
+        extra=[Export(run, recipe, averages, pictures)],
     )
+
+
+class Export(Every):
+    """Writes whole models of the averaged weights, which can draw while training goes on."""
+
+    def __init__(self, run: Path, recipe: DenoiserRecipe, averages: Averages, dataset: Dataset) -> None:
+        super().__init__(recipe.export_every, self.export)
+        self.run, self.recipe, self.averages, self.dataset = run, recipe, averages, dataset
+
+    def export(self, learner: Learner) -> None:
+        """Write now."""
+        for length in self.recipe.averages:
+            self.write(self.run / f"model-{length}", learner.task.model, length)
+
+    def finish(self, learner: Learner) -> None:
+        """The end of the run counts too."""
+        self.export(learner)
+
+    def write(self, folder: Path, model: nn.Module, length: int) -> None:
+        """The model folder of one average."""
+        weights = self.averages.weights(model, length)
+        save_module(folder / "unet", model, "UNet2DConditionModel", weights=weights)
+        if not (folder / "model_index.json").exists():
+            text = read_text_encoder(Path(self.recipe.text))
+            save_module(folder / "text_encoder", text.clip_text, "CLIPTextModel", file="model.safetensors")
+            known_concepts(self.dataset, text).save(folder)
+            parts = {"tokenizer": Path(self.recipe.text), "vae": Path(self.recipe.autoencoder)}
+            write_model_folder(folder, {name: source / name for name, source in parts.items()}, SCHEDULER)
 
 
 def new_unet(recipe: DenoiserRecipe) -> UNet:
@@ -203,7 +235,7 @@ def new_unet(recipe: DenoiserRecipe) -> UNet:
         load_module(model, Path(recipe.init) / "diffusion_pytorch_model.safetensors")
     else:
         start_silent(model)
-    return model.to(memory_format=torch.channels_last)
+    return channels_last(model)
 
 
 def start_silent(model: UNet) -> None:

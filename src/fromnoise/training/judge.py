@@ -21,6 +21,7 @@ from fromnoise.checkpoints.folder import save_module, write_json, write_tensors
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.data.sources import PICTURE_SETS
 from fromnoise.models.judge import Judge, JudgeConfig, Reading
+from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.log import note
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.autoencoder import to_model_range
@@ -34,7 +35,7 @@ from fromnoise.training.views import views
 
 @dataclass(frozen=True)
 class JudgeRecipe:
-    """Settings of a run. From the share `growth[i]` of the steps on, pictures are read at `sides[i]` pixels.
+    """Settings of a run. From step `growth[i]` on, pictures are read at `sides[i]` pixels.
 
     `texts`, `names` and `styles` weigh the three losses; `evenness` is the power that vectors are whitened by.
     """
@@ -42,17 +43,17 @@ class JudgeRecipe:
     architecture: str = "residual"
     width: int = 32
     sides: tuple[int, ...] = (32, 48, 64)
-    growth: tuple[float, ...] = (0.0, 0.6, 0.85)
-    steps: int = 3000
+    growth: tuple[int, ...] = (0, 1800, 2300)
+    steps: int = 2600
     batch: int = 128
     rate: float = 2e-3
     warmup: int = 100
-    decay_at: int | None = 1500
+    decay_at: int | None = 1200
     texts: float = 1.0
     names: float = 0.5
     styles: float = 0.5
     smoothing: float = 0.1
-    sharpness: float = 20.0
+    sharpness: float = 25.0
     evenness: float = 0.5
     seed: int = 0
 
@@ -112,7 +113,7 @@ class JudgeTask:
     def side(self, step: int) -> int:
         """The pixels that pictures are read at: small ones first, which teach most at a quarter of the price."""
         stages = zip(self.recipe.sides, self.recipe.growth, strict=True)
-        reached = [side for side, start in stages if step >= start * self.recipe.steps]
+        reached = [side for side, start in stages if step >= start]
         return reached[-1]
 
     def batch(self, step: int) -> Judged:
@@ -240,7 +241,7 @@ def new_judge(recipe: JudgeRecipe, concepts: Concepts, styles: Sequence[str]) ->
         clusters=len(concepts.clusters),
         styles=tuple(styles),
     )
-    return Judge(config).to(memory_format=torch.channels_last)
+    return channels_last(Judge(config))
 
 
 def save_judge(folder: Path, model: Judge, concepts: Concepts) -> None:

@@ -15,7 +15,8 @@ from fromnoise.runtime.errors import FromnoiseError
 class Task(Protocol):
     """What is trained: the model, its batches and its loss. `batch(step)` is a pure function of the step."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def batch(self, step: int) -> Any: ...
 

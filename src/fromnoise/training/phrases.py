@@ -1,4 +1,4 @@
-"""The texts that teach the text encoder words that no caption holds: dictionary, windows of glosses, single words."""
+"""Texts that teach words that no caption holds: dictionary lines, runs of words out of glosses, single words."""
 
 from __future__ import annotations
 
@@ -10,33 +10,57 @@ from fromnoise.data.captions import clean, short_gloss, with_article, words
 from fromnoise.data.reading import Word
 from fromnoise.data.sources import PICTURE_SETS
 
-CONCRETE = frozenset(
-    "animal artifact body event feeling food object person phenomenon plant process shape substance".split()
-)
+__all__ = ["CONCRETE", "STYLES", "more_phrases", "phrases"]
+
+_SEEN = "animal artifact body event feeling food object person phenomenon plant process shape substance"
+CONCRETE = frozenset(_SEEN.split())
 """WordNet's files of things that can be seen; words of the other files are learnt without their glosses."""
 
-_TAXON = ("genus", "family", "order", "suborder", "class", "subclass", "phylum", "superfamily", "subfamily", "tribe")
-_TEMPLATES = ("{it}, {style} style", "{style} style {word}", "{it} in {style} style", "{style} {word}")
+STYLES = tuple(name for each in PICTURE_SETS for name in (*each.style_names, *each.style_looks))
+"""All that captions call a style."""
+
+_TAXA = ("genus", "family", "order", "suborder", "class", "subclass", "phylum", "superfamily", "subfamily", "tribe")
+_PLAIN = ("picture of {it}", "drawing of {it}", "emoji of {it}", "illustration of {it}")
+_STYLED = ("{it}, {style} style", "{style} style {word}", "{it} in {style} style", "{style} {word}")
+_STYLED_SHARE = 0.3
+_GLOSS_WORDS = 8
 
 
-def phrases(dataset: Dataset, single: Iterable[str], keep_out: Collection[str], seed: int = 0) -> tuple[str, ...]:
-    """Distinct texts, cleaned as captions are, none of them one of `keep_out`; `single` are further words."""
+def phrases(dataset: Dataset, single: Iterable[str], seed: int = 0) -> tuple[str, ...]:
+    """Distinct texts from all of the dictionary, cleaned as captions are; `single` are further words."""
     known = [word for word in dataset.words if not _is_taxon(word)]
     seen = [word for word in known if word.lexname in CONCRETE]
     chance = random.Random(seed)
     listed = [
         *(lemma for word in known for lemma in _common(word)),
         *single,
-        *(text for word in seen for text in _explained(word)),
+        *(_explained(lemma, word) for word in seen for lemma in _common(word)[:1]),
         *(text for word in seen for text in _windows(word, chance)),
-        *_styled([lemma for word in seen for lemma in _common(word)], chance),
+        *(_styled(lemma, chance) for word in seen for lemma in _common(word) if chance.random() < _STYLED_SHARE),
     ]
-    kept_out = {clean(each) for each in keep_out}
-    return tuple(text for text in dict.fromkeys(map(clean, listed)) if text and text not in kept_out)
+    return _distinct(listed)
+
+
+def more_phrases(dataset: Dataset, near: Collection[str], single: Iterable[str], seed: int = 1) -> tuple[str, ...]:
+    """Further texts about the words in `near`: with gloss, article and style, as a picture, beside a synonym."""
+    chance = random.Random(seed)
+    listed: list[str] = []
+    for word in dataset.words:
+        lemmas = [lemma for lemma in map(clean, _common(word)) if lemma in near]
+        for lemma in lemmas:
+            listed += [_explained(lemma, word), *_in_company(lemma, lemmas, chance)]
+    for lemma in single:
+        if lemma in near:
+            listed += _in_company(lemma, (), chance)
+    return _distinct(listed)
+
+
+def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text for text in dict.fromkeys(map(clean, texts)) if text)
 
 
 def _is_taxon(word: Word) -> bool:
-    return word.lemmas[0].split()[0] in _TAXON or word.gloss.startswith(tuple(f"{each} " for each in _TAXON))
+    return word.lemmas[0].split()[0] in _TAXA or word.gloss.startswith(tuple(f"{each} " for each in _TAXA))
 
 
 def _common(word: Word) -> list[str]:
@@ -44,10 +68,9 @@ def _common(word: Word) -> list[str]:
     return [lemma for lemma in word.lemmas if not lemma[:1].isupper()]
 
 
-def _explained(word: Word) -> Iterator[str]:
-    """The first lemma with the start of its gloss."""
-    for lemma in _common(word)[:1]:
-        yield f"{lemma}, {' '.join(short_gloss(word.gloss).split()[:8])}"
+def _explained(lemma: str, word: Word) -> str:
+    """A word with the start of its gloss."""
+    return f"{lemma}, {' '.join(short_gloss(word.gloss).split()[:_GLOSS_WORDS])}"
 
 
 def _windows(word: Word, chance: random.Random) -> Iterator[str]:
@@ -59,10 +82,17 @@ def _windows(word: Word, chance: random.Random) -> Iterator[str]:
         yield " ".join(said[start : start + length])
 
 
-def _styled(lemmas: Sequence[str], chance: random.Random, share: float = 0.3) -> Iterator[str]:
-    """Some lemmas with a style, so that style words mean the same beside words that no caption holds."""
-    styles = [name for each in PICTURE_SETS for name in (*each.style_names, *each.style_looks)]
-    for lemma in lemmas:
-        if chance.random() < share:
-            style, template = chance.choice(styles), chance.choice(_TEMPLATES)
-            yield template.format(it=with_article(lemma), word=lemma, style=style)
+def _styled(lemma: str, chance: random.Random) -> str:
+    """A word with a style, so that style words mean the same beside words that no caption holds."""
+    style, template = chance.choice(STYLES), chance.choice(_STYLED)
+    return template.format(it=with_article(lemma), word=lemma, style=style)
+
+
+def _in_company(lemma: str, synonyms: Sequence[str], chance: random.Random) -> Iterator[str]:
+    it = with_article(lemma)
+    yield it
+    yield chance.choice(_PLAIN).format(it=it)
+    yield _styled(lemma, chance)
+    others = [each for each in synonyms if each != lemma]
+    if others:
+        yield f"{lemma}, {chance.choice(others)}"

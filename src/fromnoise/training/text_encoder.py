@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -14,55 +14,47 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fromnoise.checkpoints import save_module
 from fromnoise.checkpoints.folder import write_tensors
-from fromnoise.data import Dataset, Picture, load_dataset
-from fromnoise.data.captions import clean
-from fromnoise.data.sources import PICTURE_SETS
+from fromnoise.data import load_dataset
 from fromnoise.models.clip_text import ClipText, TextConfig
-from fromnoise.runtime.seeds import generator
 from fromnoise.text.tokenizer import Tokenizer
 from fromnoise.training import teacher
 from fromnoise.training.callbacks import Averages, Every, LearningRate
 from fromnoise.training.learner import Learner
-from fromnoise.training.order import draws
-from fromnoise.training.phrases import phrases
+from fromnoise.training.lessons import SIDE, Lessons, choose_texts, prepare, reworded_prompts
+from fromnoise.training.order import Draw, draws
+from fromnoise.training.recipe import read_recipe
 from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.teacher import MiniLM, Teacher
 from fromnoise.training.vocabulary import learn_vocabulary, save_tokenizer
 
-VOCABULARY = 16_000
-POSITIONS = 32
-CONFIG = TextConfig(
-    vocab_size=VOCABULARY,
-    hidden_size=256,
-    intermediate_size=1024,
-    num_hidden_layers=6,
-    num_attention_heads=4,
-    max_position_embeddings=POSITIONS,
-    hidden_act="gelu",
-    bos_token_id=VOCABULARY - 2,
-    eos_token_id=VOCABULARY - 1,
-    pad_token_id=VOCABULARY - 1,
-    projection_dim=256,
-)
-
-SIDE = 32
-"""Pictures are this small for the contrastive loss."""
+HEAD = "sentence.safetensors"
+"""Beside the weights: the head that turns an end-token state into a vector like the teacher's."""
 
 
 @dataclass(frozen=True)
 class TextEncoderRecipe:
-    """Settings of a run; `rows` and `contrast` weigh their losses against the cosine's 1."""
+    """Settings of a run.
 
-    steps: int = 6_000
+    A batch is `pictures` captions with their pictures and `phrases` other texts. `rows`, `concepts` and `contrast`
+    weigh their losses against the cosine's 1. See `lessons.choose_texts` for `near`, `far` and `stride`.
+    """
+
+    vocabulary: int = 16_000
+    positions: int = 32
+    width: int = 256
+    layers: int = 6
+    heads: int = 4
+    steps: int = 1_400
     pictures: int = 96
     phrases: int = 288
-    caption_stride: int = 1
-    rate: float = 1e-3
-    warmup: int = 100
-    decay_at: int | None = None
-    rows: float = 0.5
-    concepts: float = 1.0
     near: float = 0.5
     far: float = 0.05
+    stride: int = 2
+    rate: float = 1e-3
+    warmup: int = 100
+    decay_at: int | None = 900
+    rows: float = 0.5
+    concepts: float = 1.0
     contrast: float = 0.1
     temperature: float = 0.05
     average: int = 300
@@ -84,7 +76,7 @@ class PictureTower(nn.Sequential):
     def __init__(self, width: int) -> None:
         channels = (3, 48, 96, 192)
         parts: list[nn.Module] = []
-        for inner, outer in zip(channels, channels[1:], strict=False):
+        for inner, outer in pairwise(channels):
             parts += [nn.Conv2d(inner, outer, 3, 2, 1), nn.GroupNorm(8, outer), nn.SiLU()]
         super().__init__(*parts, nn.Flatten(), nn.Linear(channels[-1] * (SIDE // 8) ** 2, width))
 
@@ -92,7 +84,7 @@ class PictureTower(nn.Sequential):
 class Student(nn.Module):
     """The text encoder, with the heads that only training needs."""
 
-    def __init__(self, config: TextConfig = CONFIG) -> None:
+    def __init__(self, config: TextConfig) -> None:
         super().__init__()
         self.text = ClipText(config)
         self.head = nn.Linear(config.hidden_size, teacher.WIDTH)
@@ -121,16 +113,20 @@ def initialise(model: ClipText) -> None:
             nn.init.zeros_(each.bias)
 
 
-@dataclass(frozen=True)
-class Lessons:
-    """All texts as token ids (N, M) and teacher's vectors (N, 384); by picture, which texts are its captions."""
+@torch.no_grad()
+def teach_pieces(model: ClipText, tokenizer: Tokenizer, teach: Teacher, spread: float = 0.05) -> None:
+    """Start each piece's embedding from the teacher's vector of its spelling, cut to the model's width by PCA.
 
-    tokens: Tensor
-    vectors: Tensor
-    captions: tuple[tuple[int, ...], ...]
-    others: tuple[int, ...]
-    pictures: Tensor
-    concepts: Tensor
+    A rare word that is one piece then means something before its first appearance in training.
+    """
+    pieces = sorted(tokenizer.vocabulary, key=tokenizer.vocabulary.__getitem__)
+    vectors = teach([tokenizer.text([id]) or piece for id, piece in enumerate(pieces)]).double()
+    centred = vectors - vectors.mean(0)
+    weight = model.text_model.embeddings.token_embedding.weight
+    axes = torch.linalg.svd(centred, full_matrices=False)[2]
+    cut = centred @ axes[: weight.shape[1]].T
+    # Rounded, because the last bits of a decomposition depend on where in memory it happens.
+    weight.copy_((spread * cut / cut.std()).bfloat16())
 
 
 class TextEncoderTask:
@@ -143,15 +139,14 @@ class TextEncoderTask:
         """Captioned pictures first, then other texts."""
         recipe, lessons = self.recipe, self.lessons
         drawn = draws(recipe.seed, step, recipe.pictures, len(lessons.captions))
-        said = [self._caption(draw.sample, draw.generator("caption")) for draw in drawn]
         others = draws(recipe.seed + 1, step, recipe.phrases, len(lessons.others))
-        chosen = torch.tensor([*said, *(lessons.others[draw.sample] for draw in others)])
+        chosen = torch.tensor([*map(self._caption, drawn), *(lessons.others[draw.sample] for draw in others)])
         pictures = lessons.pictures[[draw.sample for draw in drawn]]
         return Lesson(lessons.tokens[chosen].long(), lessons.vectors[chosen].float(), pictures.float() / 127.5 - 1)
 
-    def _caption(self, picture: int, chance: torch.Generator) -> int:
-        captions = self.lessons.captions[picture]
-        return captions[int(torch.randint(len(captions), (), generator=chance))]
+    def _caption(self, draw: Draw) -> int:
+        captions = self.lessons.captions[draw.sample]
+        return captions[int(torch.randint(len(captions), (), generator=draw.generator("caption")))]
 
     def predict(self, batch: Lesson) -> tuple[Tensor, Tensor]:
         """End-token states of all texts, and the pictures' vectors."""
@@ -162,24 +157,15 @@ class TextEncoderTask:
         return states[order.argsort()], self.model.tower(batch.pictures)
 
     def loss(self, prediction: tuple[Tensor, Tensor], batch: Lesson) -> Tensor:
-        """(1 - cosine) + rows * KL of similarity rows + contrast * CLIP's symmetric cross-entropy."""
-        states, pictures = prediction
+        """(1 - cosine) + rows * KL of similarity rows + concepts * KL of concepts + contrast * CLIP's cross-entropy."""
+        recipe, (states, pictures) = self.recipe, prediction
         said = F.normalize(self.model.head(states).float(), dim=-1)
         captions = self.model.text_projection(states[: len(pictures)])
         distance = 1 - (said * batch.vectors).sum(-1).mean()
-        rows = row_divergence(said, batch.vectors, self.recipe.temperature)
-        concepts = concept_divergence(said, batch.vectors, self.lessons.concepts, self.recipe.temperature)
+        rows = row_divergence(said, batch.vectors, recipe.temperature)
+        concepts = concept_divergence(said, batch.vectors, self.lessons.concepts, recipe.temperature)
         contrast = contrastive(captions.float(), pictures.float(), self.model.logit_scale)
-        recipe = self.recipe
         return distance + recipe.rows * rows + recipe.concepts * concepts + recipe.contrast * contrast
-
-
-def concept_divergence(student: Tensor, taught: Tensor, concepts: Tensor, temperature: float) -> Tensor:
-    """KL divergence of which concept (K, 384) the student thinks of from what the teacher thinks of."""
-    with torch.autocast("cpu", enabled=False):
-        mine = (student @ concepts.T / temperature).log_softmax(-1)
-        theirs = (taught @ concepts.T / temperature).log_softmax(-1)
-    return F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
 
 
 def row_divergence(student: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -191,6 +177,14 @@ def row_divergence(student: Tensor, taught: Tensor, temperature: float) -> Tenso
     return F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
 
 
+def concept_divergence(student: Tensor, taught: Tensor, concepts: Tensor, temperature: float) -> Tensor:
+    """KL divergence of which concept (K, 384) the student thinks of from what the teacher thinks of."""
+    with torch.autocast("cpu", enabled=False):
+        mine = (student @ concepts.T / temperature).log_softmax(-1)
+        theirs = (taught @ concepts.T / temperature).log_softmax(-1)
+    return F.kl_div(mine, theirs, reduction="batchmean", log_target=True)
+
+
 def contrastive(captions: Tensor, pictures: Tensor, logit_scale: Tensor) -> Tensor:
     """CLIP's loss: caption k belongs to picture k (Radford et al. 2021, figure 3)."""
     scale = logit_scale.clamp(max=4.6).exp()
@@ -199,37 +193,46 @@ def contrastive(captions: Tensor, pictures: Tensor, logit_scale: Tensor) -> Tens
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 
+def train(
+    dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
+) -> None:
+    """Train in the folder `run` with the recipe that the file changes."""
+    train_text_encoder(dataset, run, read_recipe(TextEncoderRecipe(), recipe_file), resume=resume, show=show)
+
+
 def train_text_encoder(
     dataset_folder: Path,
     run_folder: Path,
-    recipe: TextEncoderRecipe | None = None,
+    recipe: TextEncoderRecipe,
     *,
-    keep_out: Collection[str] = (),
+    keep_out: Collection[str] | None = None,
+    teach: Teacher | None = None,
     resume: bool = True,
     show: Show | None = None,
 ) -> None:
     """Train to `recipe.steps`; the run folder then holds `tokenizer/` and `text_encoder/` in the diffusers layout.
 
-    No text of `keep_out` (the held-out reworded prompts) is trained on. Vocabulary and teacher's vectors are made
-    the first time and kept in the run folder.
+    No text of `keep_out` (None: the held-out reworded prompts) is trained on. `teach` is MiniLM when None; its
+    vectors and the vocabulary are made the first time and kept in the run folder.
     """
-    recipe = recipe or TextEncoderRecipe()
     open_run(run_folder, recipe)
-    dataset = load_dataset(dataset_folder)
+    dataset, teach = load_dataset(dataset_folder), teach or MiniLM(run_folder / "teacher")
+    held_out = reworded_prompts() if keep_out is None else keep_out
+    texts = choose_texts(
+        dataset, teach, held_out, near=recipe.near, far=recipe.far, stride=recipe.stride, seed=recipe.seed
+    )
+    tokenizer = open_tokenizer(run_folder / "tokenizer", texts.texts, recipe)
     torch.manual_seed(recipe.seed)
-    model = Student()
-    texts = choose_texts(dataset, recipe, keep_out, run_folder / "teacher")
-    tokenizer = open_tokenizer(run_folder / "tokenizer", texts.texts)
-    lessons = prepare(dataset, texts, tokenizer, recipe)
-    teach_pieces(model, tokenizer, run_folder / "pieces")
+    model = Student(text_config(tokenizer, recipe))
+    teach_pieces(model.text, tokenizer, teach)
     averages = Averages(model, (recipe.average,))
 
-    def export(learner: Learner) -> None:
+    def export(_: Learner | None = None) -> None:
         save_text_encoder(run_folder / "text_encoder", model, averages.weights(model, recipe.average))
 
     fit(
         run_folder,
-        TextEncoderTask(model, lessons, recipe),
+        TextEncoderTask(model, prepare(dataset, texts, tokenizer, recipe.stride), recipe),
         LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
         averages,
         steps=recipe.steps,
@@ -238,111 +241,38 @@ def train_text_encoder(
         resume=resume,
         extra=[Every(500, export)],
     )
-    save_text_encoder(run_folder / "text_encoder", model, averages.weights(model, recipe.average))
+    export()
 
 
-def save_text_encoder(folder: Path, model: Student, weights: dict[str, Tensor] | None = None) -> None:
-    """Write the shipped part of `model` (of `weights`, when given) in float32 as transformers' CLIPTextModel, with its head.
-
-    `sentence.safetensors` holds the head, which turns an end-token state into a sentence vector like the teacher's.
-    """
-    values = model.state_dict() if weights is None else weights
-    shipped = {key.removeprefix("text."): value for key, value in values.items() if key.startswith("text.")}
-    head = {key.removeprefix("head."): value for key, value in values.items() if key.startswith("head.")}
-    save_module(folder, model.text, "CLIPTextModel", file="model.safetensors", dtype=torch.float32, weights=shipped)
-    write_tensors(folder / "sentence.safetensors", head)
-
-
-def open_tokenizer(folder: Path, texts: Sequence[str]) -> Tokenizer:
+def open_tokenizer(folder: Path, texts: Sequence[str], recipe: TextEncoderRecipe) -> Tokenizer:
     """The tokenizer in `folder`, learnt on `texts` when it is not there."""
     if not (folder / "vocab.json").exists():
-        save_tokenizer(folder, learn_vocabulary(texts, VOCABULARY, POSITIONS))
+        save_tokenizer(folder, learn_vocabulary(texts, recipe.vocabulary, recipe.positions))
     return Tokenizer.read(folder)
 
 
-def _training(dataset: Dataset) -> list[Picture]:
-    return [dataset.pictures[index] for index in dataset.indices(split="train")]
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is learnt: captions first, then other texts; the teacher's vectors (N, 384) and the concepts' (K, 384)."""
-
-    texts: tuple[str, ...]
-    captions: int
-    vectors: Tensor
-    concepts: Tensor
-
-
-def choose_texts(dataset: Dataset, recipe: TextEncoderRecipe, keep_out: Collection[str], cache: Path) -> Texts:
-    """All captions, the phrases that the teacher puts near some concept, and a few of the others."""
-    pictures = _training(dataset)
-    said = sorted({text for picture in pictures for text in picture.captions[:: recipe.caption_stride]})
-    texts = tuple(dict.fromkeys([*said, *phrases(dataset, teacher.whole_words(), keep_out)]))
-    vectors = teacher.cached_vectors(texts, cache)
-    places = {text: place for place, text in enumerate(said)}
-    concepts = concept_vectors(pictures, {text: vectors[place].float() for text, place in places.items()})
-    closeness = torch.cat([(part.float() @ concepts.T).amax(1) for part in vectors.split(8192)])
-    kept = (closeness >= recipe.near) | (torch.rand(len(texts), generator=generator("far", recipe.seed)) < recipe.far)
-    kept[: len(said)] = True
-    chosen = [int(index) for index in kept.nonzero()]
-    return Texts(tuple(texts[index] for index in chosen), len(said), vectors[chosen], concepts)
-
-
-def prepare(dataset: Dataset, texts: Texts, tokenizer: Tokenizer, recipe: TextEncoderRecipe) -> Lessons:
-    """What a task draws its batches from."""
-    places = {text: place for place, text in enumerate(texts.texts)}
-    captions = [picture.captions[:: recipe.caption_stride] for picture in _training(dataset)]
-    print(len(texts.texts), texts.captions, flush=True)
-    return Lessons(
-        tokens=torch.cat([tokenizer.encode(part).short() for part in batched(texts.texts, 4096)]),
-        vectors=texts.vectors,
-        captions=tuple(tuple(places[text] for text in some) for some in captions),
-        others=tuple(range(texts.captions, len(texts.texts))),
-        pictures=small_pictures(dataset),
-        concepts=texts.concepts,
+def text_config(tokenizer: Tokenizer, recipe: TextEncoderRecipe) -> TextConfig:
+    """The model's config for this vocabulary."""
+    return TextConfig(
+        vocab_size=len(tokenizer.vocabulary),
+        hidden_size=recipe.width,
+        intermediate_size=4 * recipe.width,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        max_position_embeddings=tokenizer.max_length,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.start,
+        eos_token_id=tokenizer.end,
+        pad_token_id=tokenizer.pad,
+        projection_dim=recipe.width,
     )
 
 
-def batched(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
-    """`texts` in runs of `size`."""
-    return (texts[start : start + size] for start in range(0, len(texts), size))
-
-
-def small_pictures(dataset: Dataset) -> Tensor:
-    """The training pictures as bytes (N, 3, 32, 32)."""
-    side = dataset.manifest.side
-    rows = (torch.from_numpy(dataset.all_pixels[index].copy()) for index in dataset.indices(split="train"))
-    small = [F.avg_pool2d(row.permute(2, 0, 1).float(), side // SIDE).round().byte() for row in rows]
-    return torch.stack(small)
-
-
-def concept_vectors(pictures: Sequence[Picture], vectors: Mapping[str, Tensor]) -> Tensor:
-    """The mean vector (K, 384) of each concept's captions without a style, normalised; concepts in order of code point."""
-    by_concept: dict[str, set[str]] = {}
-    for picture in pictures:
-        plain = (text for text in picture.captions if text in vectors and not is_styled(text))
-        by_concept.setdefault(picture.concept, set()).update(plain)
-    means = [torch.stack([vectors[text] for text in sorted(texts)]).mean(0) for _, texts in sorted(by_concept.items())]
-    return F.normalize(torch.stack(means), dim=-1)
-
-
-_STYLES = [re.escape(name) for each in PICTURE_SETS for name in (*each.style_names, *each.style_looks)]
-_STYLED = re.compile(rf"\b(style|{'|'.join(_STYLES)})\b")
-
-
-def is_styled(caption: str) -> bool:
-    """True where a caption names or describes a style."""
-    return _STYLED.search(caption) is not None
-
-
-@torch.no_grad()
-def teach_pieces(model: Student, tokenizer: Tokenizer, folder: Path) -> None:
-    """Start each piece's embedding from the teacher's vector of its spelling, cut to the model's width by PCA."""
-    spelled = [tokenizer.text([id]) or piece for piece, id in sorted(tokenizer.vocabulary.items(), key=lambda item: item[1])]
-    vectors = teacher.cached_vectors(spelled, folder).float()
-    vectors = vectors - vectors.mean(0)
-    weight = model.text.text_model.embeddings.token_embedding.weight
-    _, _, axes = torch.linalg.svd(vectors, full_matrices=False)
-    cut = vectors @ axes[: weight.shape[1]].T
-    weight.copy_(0.05 * cut / cut.std())
+def save_text_encoder(folder: Path, model: Student, weights: Mapping[str, Tensor]) -> None:
+    """Write the text encoder of `weights` in float32 as transformers' CLIPTextModel, and its head beside it."""
+    shipped, head = (
+        {key.removeprefix(part): value for key, value in weights.items() if key.startswith(part)}
+        for part in ("text.", "head.")
+    )
+    save_module(folder, model.text, "CLIPTextModel", file="model.safetensors", dtype=torch.float32, weights=shipped)
+    write_tensors(folder / HEAD, head)

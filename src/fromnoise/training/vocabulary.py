@@ -19,16 +19,17 @@ def learn_vocabulary(texts: Iterable[str], size: int, max_length: int) -> Tokeni
     """A tokenizer of `size` tokens (fewer when the texts hold too little) learnt on `texts` (Sennrich et al. 2016)."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     alphabet += [f"{each}{END_OF_WORD}" for each in alphabet]
-    merges = _merges(texts, size)[: size - SPECIAL - len(alphabet)]
+    merges = _merges(texts, size, alphabet)[: size - SPECIAL - len(alphabet)]
     pieces = [*alphabet, *("".join(pair) for pair in merges), START, END]
     return Tokenizer({piece: id for id, piece in enumerate(pieces)}, merges, max_length=max_length)
 
 
-def _merges(texts: Iterable[str], size: int) -> list[tuple[str, str]]:
+def _merges(texts: Iterable[str], size: int, alphabet: list[str]) -> list[tuple[str, str]]:
+    """The alphabet goes in as special tokens: ids given in the order of a hash table would break ties by chance."""
     made = engine({}, [], None)
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=alphabet,
         end_of_word_suffix=END_OF_WORD,
         show_progress=False,
     )

@@ -1,0 +1,82 @@
+"""A picture is drawn again from itself alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fromnoise.cli.replay import difference
+from fromnoise.images.saving import save_picture
+from fromnoise.request import Request
+from tests.cli.conftest import Run
+from tests.cli.test_drawing import request_in
+from tests.cli.test_errors import is_one_line
+from tests.tiny import write_model
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
+def test_exactly_the_same(run: Run, tiny_model: Path, name: str):
+    run("a wolf", "--seed", 4, "--steps", 3, "--sampler", "euler-a", "--model", tiny_model, "-o", name)
+    result = run("replay", name, "--exact", "--model", tiny_model)
+    assert (result.code, result.stdout) == (0, b"largest difference 0/255, mean 0.0000/255\n")
+
+
+def test_image_to_image_needs_only_the_picture(run: Run, tiny_model: Path):
+    Image.effect_noise((40, 20), 90).save("start.png")
+    run("img2img", "start.png", "a wolf", "--steps", 5, "--model", tiny_model, "-o", "a.png")
+    Path("start.png").unlink()
+    assert run("replay", "a.png", "--exact", "--model", tiny_model).code == 0
+
+
+def test_one_of_a_batch(draw: Run, run: Run, tiny_model: Path):
+    path = draw("a wolf", "--seed", 1, "--count", 3).paths[2]
+    assert run("replay", path, "--model", tiny_model).code == 0
+
+
+@pytest.mark.parametrize(("change", "code", "exact_code"), [(0, 0, 0), (2, 0, 1), (3, 1, 1)])
+def test_exit_codes(draw: Run, run: Run, tiny_model: Path, change: int, code: int, exact_code: int):
+    (path,) = draw("a wolf", "--seed", 1).paths
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[3, 4, 1] = pixels[3, 4, 1] + change if pixels[3, 4, 1] < 128 else pixels[3, 4, 1] - change
+    save_picture(Image.fromarray(pixels), request_in(path), path, overwrite=True)
+    result = run("replay", path, "--model", tiny_model)
+    assert result.code == code
+    assert result.stdout.decode().startswith(f"largest difference {change}/255, mean ")
+    assert run("replay", path, "--exact", "--model", tiny_model).code == exact_code
+
+
+def test_another_model(draw: Run, run: Run, tmp_path: Path):
+    (path,) = draw("a wolf").paths
+    other = write_model(tmp_path / "other")
+    weights = other / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    assert is_one_line(run("replay", path, "--model", other), 2, "give its folder with --model")
+
+
+def test_pictures_without_settings(run: Run):
+    Image.new("RGB", (8, 8)).save("plain.png")
+    assert is_one_line(run("replay", "plain.png"), 2, "carries no settings")
+    assert is_one_line(run("replay", "none.png"), 2, "can't read none.png")
+
+
+def test_pictures_of_other_tools(run: Run):
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("parameters", "a wolf\nSteps: 9, Sampler: Euler, CFG scale: 7, Seed: 1")
+    Image.new("RGB", (8, 8)).save("theirs.png", pnginfo=info)
+    assert is_one_line(run("replay", "theirs.png"), 2, "by AUTOMATIC1111")
+
+
+def test_difference():
+    black, grey = Image.new("RGB", (2, 1)), Image.new("RGB", (2, 1))
+    grey.putpixel((0, 0), (6, 0, 0))
+    assert difference(black, grey) == (6, 1.0)
+    assert difference(black, Image.new("RGB", (1, 2))) == (255, 255.0)
+
+
+def test_settings_that_would_not_be_drawn(run: Run, tiny_model: Path):
+    request = Request("a", seed=1, size=(17, 16))
+    save_picture(Image.new("RGB", (17, 16)), request, Path("odd.png"))
+    assert is_one_line(run("replay", "odd.png", "--model", tiny_model), 2, "multiples of")

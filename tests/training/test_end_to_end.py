@@ -1,0 +1,91 @@
+"""Pictures to autoencoder to denoiser to a model folder that draws, at toy size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fromnoise.checkpoints.folder import read_tensors
+from fromnoise.pipeline import load
+from fromnoise.training import autoencoder, denoiser
+from fromnoise.training.autoencoder import fold_statistics, new_autoencoder, psnr, sobel
+from tests.small_dataset import write_dataset
+from tests.tiny import AUTOENCODER, UNET, randomise
+
+AUTOENCODER_RECIPE = "steps = 120\nbatch = 4\nrate = 3e-3\nwarmup = 10\naverage = 10\n"
+DENOISER_RECIPE = """
+text = "{text}"
+autoencoder = "{vae}"
+steps = {steps}
+batch = 4
+rate = 2e-3
+warmup = 5
+averages = [8]
+export_every = 5
+compile = false
+"""
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(AUTOENCODER, sample_size=32, scaling_factor=1.0)
+    monkeypatch.setattr(autoencoder, "CONFIG", config)
+    monkeypatch.setattr(denoiser, "CONFIG", replace(UNET, sample_size=16))
+
+
+def train_denoiser(tmp_path: Path, run: str, tiny_model: Path, steps: int, *, resume: bool = False) -> Path:
+    recipe = tmp_path / f"{run}-{steps}.toml"
+    recipe.write_text(DENOISER_RECIPE.format(text=tiny_model, vae=tmp_path / "autoencoder", steps=steps))
+    denoiser.train(tmp_path / "data", tmp_path / run, recipe, resume=resume)
+    return tmp_path / run / "model-8"
+
+
+def test_from_pictures_to_a_model_that_draws(tmp_path: Path, tiny_model: Path) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    (tmp_path / "recipe.toml").write_text(AUTOENCODER_RECIPE)
+    autoencoder.train(tmp_path / "data", tmp_path / "autoencoder", tmp_path / "recipe.toml")
+    trained = denoiser.read_autoencoder(tmp_path / "autoencoder")
+    pictures = autoencoder.to_model_range(torch.from_numpy(dataset.pixels(range(len(dataset)))))
+    fresh = new_autoencoder(autoencoder.AutoencoderRecipe())
+    assert psnr(trained, pictures) > psnr(fresh, pictures) + 3
+
+    whole = train_denoiser(tmp_path, "whole", tiny_model, 12)
+    train_denoiser(tmp_path, "parts", tiny_model, 7)
+    parts = train_denoiser(tmp_path, "parts", tiny_model, 12, resume=True)
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    one, other = read_tensors(whole / weights), read_tensors(parts / weights)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+    picture = load(whole)("a cherry, noto style", seed=0, steps=4)[0].image
+    assert picture.size == (32, 32)
+    assert np.asarray(picture).std() > 0
+
+
+def test_folding_normalises_the_latents_and_changes_no_picture() -> None:
+    model = randomise(new_autoencoder(autoencoder.AutoencoderRecipe())).eval()
+    assert isinstance(model, denoiser.Autoencoder)
+    pictures = torch.rand(6, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        before = model.decode(model.encode(pictures))
+        fold_statistics(model, pictures)
+        latents = model.encode(pictures)
+        after = model.decode(latents)
+    torch.testing.assert_close(latents.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3)), torch.ones(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-3)
+
+
+def test_a_frozen_encoder_keeps_its_latents(tmp_path: Path) -> None:
+    recipe = autoencoder.AutoencoderRecipe(freeze_encoder=True)
+    learns = {name for name, each in new_autoencoder(recipe).named_parameters() if each.requires_grad}
+    assert {name.split(".")[0] for name in learns} == {"post_quant_conv", "decoder"}
+
+
+def test_sobel_sees_a_slope() -> None:
+    ramp = torch.arange(5.0).expand(1, 3, 5, 5)
+    torch.testing.assert_close(sobel(ramp)[:, ::2], torch.full((1, 3, 3, 3), 2.0))
+    torch.testing.assert_close(sobel(ramp)[:, 1::2], torch.zeros(1, 3, 3, 3))
