@@ -109,11 +109,11 @@ def test_never_over_a_file_unless_asked(draw: Run):
     assert request_in(Path("a.png")).prompt == "a wolf"
 
 
-def test_standard_output_is_the_picture_alone(draw: Run, workplace: Path):
+def test_standard_output_is_the_picture_alone(draw: Run, empty_folder: Path):
     result = draw("a wolf", "--seed", 1, "-o", "-")
     assert Image.open(io.BytesIO(result.stdout)).size == (16, 16)
     assert result.stdout.endswith(b"IEND\xaeB`\x82")
-    assert list(workplace.iterdir()) == []
+    assert list(empty_folder.iterdir()) == []
 
 
 def test_commands_pipe_into_each_other(draw: Run):

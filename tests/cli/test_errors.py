@@ -49,11 +49,11 @@ def is_one_line(result: Result, code: int, words: str) -> bool:
         (["more words"], "in quotes"),
     ],
 )
-def test_bad_flags(draw: Run, workplace: Path, flags: list[str], words: str):
+def test_bad_flags(draw: Run, empty_folder: Path, flags: list[str], words: str):
     Path("blocked").write_text("a file where a folder should be")
     result = draw("a red apple", *flags)
     assert is_one_line(result, 2, words), result.stderr
-    assert [each.name for each in workplace.iterdir()] == ["blocked"]
+    assert [each.name for each in empty_folder.iterdir()] == ["blocked"]
 
 
 def test_no_such_model(run: Run):
@@ -65,9 +65,9 @@ def test_prompt_that_is_no_unicode(draw: Run):
 
 
 @pytest.mark.parametrize("word", ["trian", "Train ", "stepss", "gird", "infos", "img2im", "help", "versoin", "chair"])
-def test_a_word_close_to_a_command_is_no_prompt(draw: Run, workplace: Path, word: str):
+def test_a_word_close_to_a_command_is_no_prompt(draw: Run, empty_folder: Path, word: str):
     assert is_one_line(draw(word.strip()), 2, "did you mean 'fromnoise ")
-    assert list(workplace.iterdir()) == []
+    assert list(empty_folder.iterdir()) == []
 
 
 def test_but_generate_takes_it(draw: Run):
@@ -103,14 +103,14 @@ def test_strength(draw: Run, strength: str):
     assert is_one_line(draw("img2img", "a.png", "a wolf", "--strength", strength), 2, "strength must be")
 
 
-def test_values_that_are_not_finite(run: Run, workplace: Path, tmp_path_factory: pytest.TempPathFactory):
+def test_values_that_are_not_finite(run: Run, empty_folder: Path, tmp_path_factory: pytest.TempPathFactory):
     model = write_model(tmp_path_factory.mktemp("nan"))
     weights = model / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(weights)
     tensors["conv_out.bias"] = torch.full_like(tensors["conv_out.bias"], float("nan"))
     save_file(tensors, weights)
     assert is_one_line(run("a wolf", "--model", model, "-o", "a.png"), 1, "not finite")
-    assert list(workplace.iterdir()) == []
+    assert list(empty_folder.iterdir()) == []
 
 
 def test_a_damaged_model(run: Run, tmp_path_factory: pytest.TempPathFactory):

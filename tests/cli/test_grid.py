@@ -90,10 +90,10 @@ def test_models_compared(run: Run, tiny_model: Path):
         (["steps=a"], "whole numbers"),
     ],
 )
-def test_bad_grids(draw: Run, workplace: Path, over: list[str], words: str):
+def test_bad_grids(draw: Run, empty_folder: Path, over: list[str], words: str):
     flags = [part for each in over for part in ("--over", each)]
     assert is_one_line(draw("grid", "a wolf", *flags), 2, words)
-    assert list(workplace.iterdir()) == []
+    assert list(empty_folder.iterdir()) == []
 
 
 def test_steps(draw: Run, tiny_model: Path):

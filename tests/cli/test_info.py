@@ -91,9 +91,9 @@ def test_a_picture_without_settings(run: Run):
     assert json.loads(result.stdout) == {"picture": "plain.png", "format": "PNG", "size": "8x4", "settings": None}
 
 
-def test_neither(run: Run, tiny_model: Path, workplace: Path):
+def test_neither(run: Run, tiny_model: Path, empty_folder: Path):
     assert is_one_line(run("info", "none.png"), 2, "can't read none.png")
-    assert is_one_line(run("info", workplace), 2, "no Stable Diffusion folder")
-    broken = shutil.copytree(tiny_model, workplace / "broken")
+    assert is_one_line(run("info", empty_folder), 2, "no Stable Diffusion folder")
+    broken = shutil.copytree(tiny_model, empty_folder / "broken")
     (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
     assert is_one_line(run("info", broken), 1, "is damaged")

@@ -83,7 +83,7 @@ def read_all(descriptor: int) -> str:
     return text.decode(errors="replace")
 
 
-def test_ctrl_c_leaves_only_whole_files(tiny_model: Path, workplace: Path):
+def test_ctrl_c_leaves_only_whole_files(tiny_model: Path, empty_folder: Path):
     flags = ["a wolf", "--model", str(tiny_model), "--steps", "20", "--count", "9000", "--exact", "-o", "out/"]
     process = subprocess.Popen(COMMAND + flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -93,8 +93,8 @@ def test_ctrl_c_leaves_only_whole_files(tiny_model: Path, workplace: Path):
     assert process.returncode == 130
     assert said == "warning: stopped; every file written so far is whole\n"
     written = {first, *map(Path, rest.split())}
-    assert written <= {path.relative_to(workplace) for path in (workplace / "out").iterdir()}
-    for path in (workplace / "out").iterdir():
+    assert written <= {path.relative_to(empty_folder) for path in (empty_folder / "out").iterdir()}
+    for path in (empty_folder / "out").iterdir():
         Image.open(path).load()
 
 
