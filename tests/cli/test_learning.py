@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import fromnoise.data
+from fromnoise.runtime.paths import JUDGE
 from tests.cli.conftest import Run
 from tests.cli.test_errors import is_one_line
 
@@ -70,15 +71,20 @@ def test_evaluate(run: Run, monkeypatch: pytest.MonkeyPatch):
         saved.append((folder, overwrite))
         return []
 
-    def evaluate(model: Path | None, *, pictures: int | None, show: Any) -> SimpleNamespace:
+    def evaluate(model: Path | None, *, pictures: int | None, judge: Path, show: Any) -> SimpleNamespace:
         show(1, 2)
-        asked.append((model, pictures))
+        asked.append((model, pictures, judge))
         return SimpleNamespace(to_json=lambda: "{}\n", to_text=lambda: "figures\n", save=save)
 
     monkeypatch.setattr(fromnoise.evaluation, "evaluate", evaluate)
     assert run("evaluate").stdout == b"figures\n"
     assert run("evaluate", "a", "--json", "--pictures", 3, "-o", "b", "--overwrite").stdout == b"{}\n"
-    assert asked == [(None, None), (Path("a"), 3)]
+    assert asked == [(None, None, JUDGE), (Path("a"), 3, JUDGE)]
     assert saved[0][0].parent == Path("outputs")
     assert saved[1] == (Path("b"), True)
     assert run("evaluate", "--pictures", 0).code == 2
+    prepared: list[tuple[Path, Path]] = []
+    monkeypatch.setattr(fromnoise.evaluation, "prepare", lambda *folders: prepared.append(folders))
+    assert run("evaluate", "--judge", "mine", "--dataset", "pictures").code == 0
+    assert prepared == [(Path("pictures"), Path("mine"))]
+    assert asked[-1] == (None, None, Path("mine"))

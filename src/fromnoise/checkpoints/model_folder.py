@@ -23,8 +23,6 @@ MODEL_INDEX: dict[str, Any] = {
     "vae": ["diffusers", "AutoencoderKL"],
 }
 
-PARTS = ("tokenizer", "text_encoder", "vae", "unet")
-
 
 def write_model_folder(folder: Path, parts: Mapping[str, Path], scheduler: Mapping[str, Any]) -> None:
     """Copy the part folders given by name into `folder`; write the index and the scheduler's config beside them."""

@@ -14,6 +14,9 @@ from fromnoise.cli.console import progress, training_progress
 from fromnoise.cli.options import OverwriteFlag
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
+from fromnoise.runtime.paths import JUDGE
+
+DatasetFlag = Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")]
 
 
 class Part(StrEnum):
@@ -58,9 +61,7 @@ def train(
         Path | None, typer.Option("--recipe", metavar="FILE", help="TOML that replaces fields of the recipe.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    data: Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")] = Path(
-        "dataset"
-    ),
+    data: DatasetFlag = Path("dataset"),
     run: Annotated[
         Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoints and logs.", show_default="runs/PART")
     ] = None,
@@ -96,6 +97,13 @@ def evaluate(
         int | None,
         typer.Option("--pictures", metavar="N", min=1, help="At most so many of each kind.", show_default="all"),
     ] = None,
+    judge: Annotated[
+        Path | None,
+        typer.Option(
+            "--judge", metavar="FOLDER", help="Made by fromnoise train judge.", show_default="the shipped one"
+        ),
+    ] = None,
+    data: DatasetFlag = Path("dataset"),
     output: Annotated[
         Path | None,
         typer.Option(
@@ -110,17 +118,24 @@ def evaluate(
 ) -> None:
     """Judge a model: concept and style accuracy, distances to real pictures, a sheet. Works offline.
 
+    A judge of your own reads the dataset once, the first time it is used.
+
     For example:
 
     ```sh
     fromnoise evaluate
     fromnoise evaluate my-model/ --json --pictures 50 -o evaluation/
+    fromnoise evaluate --judge runs/judge/judge --dataset dataset/
     ```
     """
     from fromnoise.evaluation import evaluate as judged
+    from fromnoise.evaluation import is_prepared, prepare
 
+    if judge is not None and not is_prepared(judge):
+        note("the judge reads the dataset's real pictures")
+        prepare(data, judge)
     with progress("drawing for the judge") as show:
-        report = judged(model, pictures=pictures, show=show)
+        report = judged(model, pictures=pictures, judge=judge or JUDGE, show=show)
     print(report.to_json() if as_json else report.to_text(), end="")
     output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
     note(f"written: {', '.join(map(str, report.save(output, overwrite=overwrite)))}")

@@ -2,7 +2,7 @@
 
 from fromnoise.evaluation.evaluating import evaluate
 from fromnoise.evaluation.quick import QuickScore
-from fromnoise.evaluation.reference import prepare
+from fromnoise.evaluation.reference import is_prepared, prepare
 from fromnoise.evaluation.report import Report
 
-__all__ = ["QuickScore", "Report", "evaluate", "prepare"]
+__all__ = ["QuickScore", "Report", "evaluate", "is_prepared", "prepare"]

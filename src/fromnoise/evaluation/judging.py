@@ -88,7 +88,9 @@ class Trained:
 def load_judge(folder: Path) -> Trained:
     """The judge that `fromnoise train judge` wrote; FromnoiseError when it is missing or damaged."""
     if not (folder / "config.json").is_file():
-        raise FromnoiseError(f"no judge in {folder}; train one with: fromnoise train judge")
+        raise FromnoiseError(
+            f"no judge in {folder}; fromnoise train judge makes runs/judge/judge, and --judge names it"
+        )
     with torch.device("meta"):
         model = Judge(JudgeConfig.from_json(read_json(folder / "config.json")))
     load_module(model, folder / "model.safetensors")

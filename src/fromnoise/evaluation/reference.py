@@ -65,6 +65,11 @@ class Reference:
         return [each for each, right in zip(self.prompts, wanted, strict=True) if right and each.kind == kind]
 
 
+def is_prepared(folder: Path) -> bool:
+    """True when `prepare` has written beside the judge in `folder`."""
+    return (folder / _TABLE).is_file()
+
+
 def load_reference(folder: Path = JUDGE) -> Reference:
     """What `prepare` wrote beside the judge; FromnoiseError when it is missing or damaged."""
     table, tensors = read_json(folder / _TABLE), read_tensors(folder / _TENSORS)
