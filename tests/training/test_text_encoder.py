@@ -20,7 +20,7 @@ from fromnoise.text import Tokenizer
 from fromnoise.training import text_encoder
 from fromnoise.training.learner import Learner
 from fromnoise.training.lessons import choose_texts, is_plain, prepare
-from fromnoise.training.run import adamw
+from fromnoise.training.optimizers import adamw
 from fromnoise.training.text_encoder import (
     Student,
     TextEncoderRecipe,
@@ -150,7 +150,7 @@ def test_losses_are_least_for_a_perfect_student() -> None:
 
 
 def test_learning_lowers_the_loss(task: TextEncoderTask) -> None:
-    learner = Learner(task, adamw(task.model))
+    learner = Learner(task, adamw(task.model.parameters()))
     learner.one_step()
     first = learner.last_loss
     for _ in range(30):

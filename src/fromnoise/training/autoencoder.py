@@ -15,6 +15,7 @@ from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussia
 from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.log import note
 from fromnoise.training.callbacks import Averages, LearningRate
+from fromnoise.training.optimizers import muon
 from fromnoise.training.order import draws
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.run import Show, fit, open_run
@@ -48,6 +49,9 @@ CONFIG = AutoencoderConfig(
     sample_size=128,
     scaling_factor=1.0,
 )
+
+OUTSIDE = ("encoder.conv_in", "quant_conv", "post_quant_conv", "decoder.conv_out")
+"""What AdamW trains, because it touches pixels or latents."""
 
 
 @dataclass
@@ -108,6 +112,7 @@ def train(
         batch=recipe.batch,
         show=show,
         resume=resume,
+        optimizer=muon(model, OUTSIDE),
     )
     model.load_state_dict(averages.weights(model, recipe.average))
     finish(model.eval(), pictures, run, fold=not recipe.freeze_encoder)

@@ -24,6 +24,7 @@ from fromnoise.text import TextEncoder
 from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.callbacks import Averages, Every, LearningRate
 from fromnoise.training.learner import Learner
+from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.retrieval import known_concepts, read_text_encoder
@@ -196,6 +197,7 @@ def train(
         batch=recipe.batch,
         show=show,
         resume=resume,
+        optimizer=muon(model, ("conv_in", "conv_out", "time_embedding")),
         extra=[Export(run, recipe, averages, pictures)],
     )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.training.optimizers import Optimizer
 
 
 class Task(Protocol):
@@ -55,7 +56,7 @@ class Callback:
 class Learner:
     """Trains `task` with `optimizer`. A run resumed from `state` equals an uninterrupted one bit for bit."""
 
-    def __init__(self, task: Task, optimizer: torch.optim.Optimizer, callbacks: Iterable[Callback] = ()) -> None:
+    def __init__(self, task: Task, optimizer: Optimizer, callbacks: Iterable[Callback] = ()) -> None:
         self.task, self.optimizer, self.callbacks = task, optimizer, list(callbacks)
         self.step_index = 0
         self.last_loss = float("nan")
