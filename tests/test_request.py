@@ -7,24 +7,30 @@ from typing import Any
 
 import pytest
 
-from fromnoise.request import MAX_PROMPT, MAX_SEED, Request
+from fromnoise.request import MAX_PROMPT, MAX_SEED, Control, Lora, Request
 from fromnoise.runtime.errors import UsageError
 
 
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("sampler", ["euler z", "", None, ["euler"], 3]),
-        ("schedule", ["no", None]),
-        ("like", ["photoshop"]),
-        ("steps", [0, 1001, 2.5, True, "9", None]),
-        ("count", [0, 10_001, 1.0]),
-        ("guidance", [-0.1, 100.1, float("nan"), float("inf"), "7", None]),
+        ("sampler", ["euler z", "", ["euler"], 3]),
+        ("schedule", ["no"]),
+        ("like", ["photoshop", None]),
+        ("steps", [0, 1001, 2.5, True, "9"]),
+        ("count", [0, 10_001, 1.0, None]),
+        ("guidance", [-0.1, 100.1, float("nan"), float("inf"), "7"]),
         ("strength", [-0.01, 1.01, float("nan"), True]),
         ("seed", [-1, MAX_SEED + 1, 1.5, "0"]),
         ("size", [(7, 128), (128, 8193), (128.0, 128)]),
         ("prompt", [None, 3, "a" * (MAX_PROMPT + 1), "\udcff"]),
         ("negative", ["\ud800"]),
+        ("weighting", ["midjourney", None]),
+        ("clip_skip", [0, 33, 1.5]),
+        ("interval", [(0.2,), (0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.1, float("nan"))]),
+        ("apg", [(0, 0), (2, 0, 0), (0, -1, 0), (0, 0, -1.5)]),
+        ("threshold", [0.4, 1.1]),
+        ("mask", [b"x"]),
     ],
 )
 def test_what_no_model_could_do(field: str, values: list[Any]):
@@ -57,6 +63,9 @@ def test_with_checks_too():
 
 def test_json_holds_everything():
     request = Request("a 🐺\n", "b", 0, 3, 1.5, "heun", "karras", (64, 96), 2, b"\x89PNG\0", 0.25, model="m")
+    request = request.with_(mask=b"\0", interval=(0.1, 0.9), apg=(0.5, 15.0, -0.5), pag=3.0, threshold=0.99)
+    request = request.with_(controls=(Control("c", b"\xff", 0.5, 0.0, 0.75), Control("d", b"")))
+    request = request.with_(loras=(Lora("a.safetensors", 0.5, 0.25), Lora("b")), embeddings=("e.pt",))
     assert Request.from_json(request.to_json()) == request
     assert "🐺" in request.to_json()
 
@@ -80,6 +89,12 @@ def test_json_holds_everything():
 def test_damaged_json(text: str):
     with pytest.raises(UsageError):
         Request.from_json(text)
+
+
+@pytest.mark.parametrize("values", [{"weight": -1}, {"weight": 11}, {"start": 0.5, "end": 0.2}, {"model": 3}])
+def test_a_control_that_no_model_could_do(values: dict[str, Any]):
+    with pytest.raises(UsageError, match="control"):
+        Control(**{"model": "m", "picture": b"", **values})
 
 
 def test_unknown_fields_are_named():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fromnoise.cli import info
 from tests.cli.conftest import Run
@@ -68,21 +69,63 @@ def test_a_picture(draw: Run, run: Run, tiny_model: Path):
     assert facts["size"] == "16x16"
     assert facts["model"] == tiny_model.name
     assert facts["init"].endswith("bytes, embedded")
+    assert facts["replay"].startswith("yes, exactly")
     assert "a wolf at night" in run("info", "a.jpg").stdout.decode()
 
 
 def test_a_picture_of_another_tool(run: Run):
     exif = Image.Exif()
-    text = "a wolf\nSteps: 9, Sampler: Euler, CFG scale: 7, Seed: 1"
+    text = (
+        "a wolf, <lora:fur:0.8>\nSteps: 9, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1, Size: 64x96, ENSD: 31337, "
+        "Denoising strength: 0.5, Model: v1-5"
+    )
     exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + text.encode("utf-16-be")
     Image.new("RGB", (8, 8)).save("theirs.webp", exif=exif)
     facts = json.loads(run("info", "theirs.webp", "--json").stdout)
-    assert (facts["tool"], facts["prompt"], facts["Sampler"], facts["RNG"]) == (
-        "AUTOMATIC1111",
-        "a wolf",
-        "Euler",
-        "GPU",
-    )
+    assert (facts["tool"], facts["prompt"], facts["size"]) == ("AUTOMATIC1111", "a wolf, <lora:fur:0.8>", "8x8")
+    assert (facts["settings"]["Sampler"], facts["settings"]["RNG"]) == ("DPM++ 2M Karras", "GPU")
+    assert (facts["request"]["sampler"], facts["request"]["schedule"]) == ("dpmpp-2m", "karras")
+    assert (facts["request"]["size"], facts["request"]["steps"], facts["request"]["strength"]) == ("64x96", 9, 0.5)
+    assert facts["missing"] == ["the picture that it started from", "the LoRA 'fur' at 0.8"]
+    assert facts["not read"] == ["ENSD: 31337"]
+    assert facts["replay"].startswith("only nearly: with the model v1-5")
+    said = run("info", "theirs.webp").stdout.decode()
+    for line in ("seed 1, steps 9, guidance 7.0, sampler dpmpp-2m, schedule karras", "not read            ENSD: 31337"):
+        assert line in " ".join(said.split()) or line in said
+
+
+def with_chunks(path: str, **chunks: str) -> None:
+    info = PngInfo()
+    for key, value in chunks.items():
+        info.add_text(key, value)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=info)
+
+
+def test_a_picture_that_says_all(run: Run):
+    said = {"positive_prompt": "a wolf", "seed": 1, "steps": 9, "scheduler": "euler", "model": {"name": "v1-5"}}
+    with_chunks("theirs.png", invokeai_metadata=json.dumps(said))
+    facts = json.loads(run("info", "theirs.png", "--json").stdout)
+    assert (facts["missing"], facts["not read"]) == ([], [])
+    assert facts["replay"] == "yes, with the model v1-5, as near as InvokeAI can be followed"
+
+
+@pytest.mark.parametrize("chunk", ["fromnoise", "invokeai_metadata", "prompt"])
+def test_damaged_settings_stop_nothing(run: Run, chunk: str):
+    with_chunks("broken.png", **{chunk: "{"})
+    result = run("info", "broken.png", "--json")
+    facts = json.loads(result.stdout)
+    assert result.code == 0
+    assert facts["format"] == "PNG"
+    assert len(facts["missing"]) == 1
+    assert facts["replay"] == "no: its settings can't be read"
+    assert "can't be read" in run("info", "broken.png").stdout.decode()
+
+
+def test_settings_that_look_like_our_facts(run: Run):
+    said = {"prompt": "a", "steps": 3, "bytes": "many", "picture": {"x": 1}, "size": 3, "parameters": "all"}
+    with_chunks("theirs.png", diffusers=json.dumps(said))
+    assert json.loads(run("info", "theirs.png", "--json").stdout)["size"] == "8x8"
+    assert b"many" in run("info", "theirs.png").stdout
 
 
 def test_a_picture_without_settings(run: Run):

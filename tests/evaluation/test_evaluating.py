@@ -1,22 +1,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from fromnoise.data import Dataset
-from fromnoise.evaluation import evaluate, evaluating
+from fromnoise.evaluation import distances, evaluate, evaluating
 from fromnoise.evaluation.distances import nearest
 from fromnoise.evaluation.drawing import draw, rebuilt
-from fromnoise.evaluation.evaluating import choose, look, psnr, recall
+from fromnoise.evaluation.evaluating import choose, frechet_distances, look, psnr, recall
 from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, Prompt
-from fromnoise.evaluation.reference import load_reference, measure_ceiling, principal_axes
+from fromnoise.evaluation.reference import compact, load_reference, measure_ceiling, principal_axes
 from fromnoise.images.convert import to_tensor
+from fromnoise.models.judge import Judge
 from fromnoise.pipeline import load
 from fromnoise.request import Request
 from tests import small_dataset
@@ -42,6 +45,23 @@ def test_the_reference_holds_what_the_judge_saw(judge_folder: Path, dataset: Dat
     assert torch.allclose(reference.project(seen.features), reference.features, atol=0.02)
     assert reference.ceiling == measure_ceiling(judge, dataset)
     assert reference.ceiling.n == 1
+
+
+def test_a_compact_judge_says_what_the_whole_one_says(judge_folder: Path, dataset: Dataset, tmp_path: Path) -> None:
+    """Here the vectors are narrower than the features, so a wide text head shows that they shrink."""
+    whole = load_judge(judge_folder)
+    wide = Judge(replace(whole.model.config, text_dim=100))
+    weights = {name: each for name, each in whole.model.state_dict().items() if not name.startswith("text_head")}
+    wide.load_state_dict({**wide.state_dict(), **weights})
+    vectors = torch.randn(len(whole.names), 100, generator=torch.Generator().manual_seed(0))
+    judge = replace(whole, model=wide.eval(), vectors=F.normalize(vectors, dim=1))
+    compact(judge, tmp_path / "small")
+    small = load_judge(tmp_path / "small")
+    assert small.vectors.shape[1] == wide.encoder.channels + 1 < 100
+    shown, asked = [Image.fromarray(each) for each in dataset.all_pixels], [each.concept for each in dataset.pictures]
+    one, other = (each.verdicts(each.study(shown), asked, [None] * len(asked)) for each in (judge, small))
+    assert torch.allclose(one.score, other.score, atol=5e-3)
+    assert torch.equal(one.top5, other.top5)
 
 
 def test_trained_pairs_are_those_that_the_judge_never_saw_while_there_are_enough(judge_folder: Path) -> None:
@@ -71,6 +91,22 @@ def test_drawings_that_are_copies_are_called_copies(judge_folder: Path) -> None:
     assert recall(look(judge, reference, asked, strange), reference, copied).copies.value == 0  # type: ignore[union-attr]
 
 
+def test_frechet_distances_hold_drawn_pictures_against_real_ones_of_other_pairs(
+    judge_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, reference = load_judge(judge_folder), load_reference(judge_folder)
+    asked = reference.asking(TRAINED)[:5]
+    drawn = look(judge, reference, asked, [small_dataset.draw(each.label, each.style or "") for each in asked])
+    strange = look(judge, reference, asked, [Image.effect_noise((32, 32), 200).convert("RGB") for _ in asked])
+    assert frechet_distances(drawn, reference) == (None, None)
+    monkeypatch.setattr(distances, "FID_LEAST", 5)
+    same, floor = frechet_distances(drawn, reference)
+    worse, _ = frechet_distances(strange, reference)
+    assert same == pytest.approx(floor, rel=0.05)
+    assert worse is not None
+    assert worse > 1.2 * floor  # type: ignore[operator]
+
+
 def test_psnr_of_a_known_error() -> None:
     original = torch.zeros(2, 3, 4, 4)
     assert psnr(original + 0.2, original) == pytest.approx(20.0, abs=1e-4)
@@ -88,6 +124,7 @@ def test_evaluate_draws_judges_and_reports(
     assert [each.style is None for each in report.shares] == [False, False, True]
     assert told[-1] == (6, 6)
     assert report.likeness.kid is None
+    assert report.rebuilt.top5.n == 1
     paths = report.save(tmp_path / "out")
     values = json.loads(paths[0].read_text())
     assert values["settings"]["steps"] == 1

@@ -1,4 +1,4 @@
-"""Our networks against diffusers' and transformers', every parameter random, relative to the largest magnitude."""
+"""Our networks at the trainers' configurations against diffusers' and transformers', every parameter random."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.clip_text import ClipText
 from fromnoise.models.unet import UNet
+from tests.parity.oracle import LIMITS, difference
 from tests.tiny import AUTOENCODER, TEXT, UNET, randomise
-
-LIMITS = {torch.float64: 1e-6, torch.float32: 1e-5}
 
 UNETS = {
     "own": UNET,
@@ -28,10 +26,6 @@ UNETS = {
     ),
     "sd2": replace(UNET, use_linear_projection=True, attention_head_dim=(2, 4)),
 }
-
-
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    return float(((ours - theirs).abs().max() / theirs.abs().max()).detach())
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
@@ -48,9 +42,9 @@ def test_unet(name: str, dtype: torch.dtype, side: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("attends", [True, False])
-def test_autoencoder(dtype: torch.dtype, attends: bool) -> None:
-    config = replace(AUTOENCODER, mid_block_add_attention=attends)
+@pytest.mark.parametrize("missing", [None, "mid_block_add_attention", "use_quant_conv", "use_post_quant_conv"])
+def test_autoencoder(dtype: torch.dtype, missing: str | None) -> None:
+    config = replace(AUTOENCODER, **({missing: False} if missing else {}))
     ours = randomise(Autoencoder(config)).to(dtype)
     theirs = AutoencoderKL(**config.to_json()).to(dtype)
     theirs.load_state_dict(ours.state_dict())

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fromnoise.data import Dataset
 from fromnoise.evaluation.judging import load_judge
-from fromnoise.models.judge import ENCODERS, Judge, JudgeConfig
+from fromnoise.models.judge import ENCODERS, Judge, JudgeConfig, merged, palette
 from fromnoise.training import judge
-from fromnoise.training.judge import JudgeRecipe, JudgeTask, concepts_of, evened, merged, new_judge, wordings
+from fromnoise.training.judge import JudgeRecipe, JudgeTask, concepts_of, evened, new_judge, wordings
 from tests.small_dataset import STYLES, write_dataset
 
 QUICK = """
@@ -23,6 +23,7 @@ sides = [16]
 growth = [0]
 steps = 80
 batch = 12
+plain = 12
 rate = 5e-3
 warmup = 5
 decay_at = 40
@@ -43,7 +44,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture
 def task(shapes: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JudgeTask:
     monkeypatch.setattr(judge, "cached_vectors", fake_vectors)
-    recipe = replace(JudgeRecipe(), width=8, sides=(16, 32), growth=(0, 5), steps=10, batch=8)
+    recipe = replace(JudgeRecipe(), width=8, sides=(16, 32), growth=(0, 5), steps=10, batch=8, plain=5)
     concepts = concepts_of(shapes, tmp_path, recipe.evenness)
     return JudgeTask(new_judge(recipe, concepts, STYLES), shapes, concepts, recipe)
 
@@ -61,6 +62,7 @@ def test_pictures_of_the_test_fold_are_never_shown(task: JudgeTask, shapes: Data
 def test_a_batch_depends_on_its_step_alone(task: JudgeTask) -> None:
     first, again, other = task.batch(3), task.batch(3), task.batch(4)
     assert torch.equal(first.pictures, again.pictures)
+    assert torch.equal(first.plain, again.plain)
     assert torch.equal(first.wordings, again.wordings)
     assert not torch.equal(first.pictures, other.pictures)
     assert not torch.equal(first.wordings, other.wordings)
@@ -68,6 +70,36 @@ def test_a_batch_depends_on_its_step_alone(task: JudgeTask) -> None:
 
 def test_pictures_grow_with_the_run(task: JudgeTask) -> None:
     assert [task.batch(step).pictures.shape[2] for step in (0, 4, 5, 9)] == [16, 16, 32, 32]
+
+
+def test_the_first_pictures_of_a_batch_teach_the_style_in_views_that_keep_it(task: JudgeTask) -> None:
+    batch = task.batch(0)
+    reading = task.predict(batch)
+    assert batch.plain.shape == (5, 3, 32, 32)
+    assert (len(reading.styles), len(batch.styles), len(reading.clusters)) == (5, 5, 8)
+    reading.styles.sum().backward()
+    touched = {name.split(".")[0] for name, each in task.model.named_parameters() if each.grad is not None}
+    assert touched == {"strokes", "style_head"}
+
+
+def test_a_run_goes_on_from_the_judge_that_its_recipe_names(shapes: Dataset, task: JudgeTask, tmp_path: Path) -> None:
+    judge.save_judge(tmp_path / "before", task.model, task.concepts)
+    recipe = replace(task.recipe, init=str(tmp_path / "before"))
+    model = new_judge(recipe, task.concepts, STYLES)
+    assert torch.allclose(model.text_head.weight, task.model.text_head.weight, atol=1e-3)
+
+
+def test_a_palette_holds_the_root_of_each_colours_share_and_leaves_out_the_paper() -> None:
+    picture = torch.ones(1, 3, 4, 4)
+    picture[:, 1:, :2] = -1
+    picture[:, :, 2, :2] = -1
+    red, black = 2 * 9, 0
+    found = palette(picture, 3)[0]
+    assert found.nonzero().flatten().tolist() == [black, red]
+    assert found[[red, black]].square().tolist() == pytest.approx([0.8, 0.2])
+    between = palette(torch.full((1, 3, 2, 2), -0.75), 3)[0].square()
+    assert float(between[0]) == pytest.approx(0.75**3)
+    assert float(between.sum()) == pytest.approx(1)
 
 
 def test_clusters_gather_what_their_concepts_are_likely_to_be() -> None:

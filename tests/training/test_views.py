@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fromnoise.training.order import draws
-from fromnoise.training.views import LUMINANCE, blur, covered, move, recolour, saturate, turn_hue, views
+from fromnoise.training.views import FAITHFUL, LUMINANCE, blur, covered, move, recolour, saturate, turn_hue, views
 
 STILL = torch.full((2, 7), 0.5)
 
@@ -53,9 +53,10 @@ def test_blur_and_cover_follow_their_chances() -> None:
     assert torch.equal(blur(pictures(), torch.tensor([0.3, 0.4])), pictures())
     assert float(blur(pictures(), torch.ones(2)).std()) < 0.5 * float(pictures().std())
     cover = torch.tensor([[0.5, 0.5, 1.0, 1.0, 0.4, 1.0, 0.5, 0.0], [0.5, 0.5, 1.0, 1.0, 0.6, 1.0, 0.5, 0.0]])
-    found = covered(pictures(), cover)
+    found = covered(pictures(), cover, 0.5)
     assert torch.equal(found[1], pictures()[1])
     assert found[0, :, 16, 16].tolist() == [1.0, 0.0, -1.0]
+    assert torch.equal(covered(pictures(), cover, 0.0), pictures())
     assert 0.1 < float((found[0] != pictures()[0]).any(0).float().mean()) < 0.2
 
 
@@ -67,3 +68,11 @@ def test_views_depend_on_the_draw_alone() -> None:
     assert both.shape == (2, 3, 16, 16)
     assert torch.allclose(both[1:], second, atol=1e-6)
     assert not torch.allclose(both, views(pictures(), draws(1, 1, 2, 9), may, 16), atol=0.1)
+
+
+def test_faithful_views_stay_near_the_picture() -> None:
+    chosen = draws(seed=0, step=1, batch=8, count=9)
+    flat = torch.tensor([0.8, -0.2, 0.1]).view(1, 3, 1, 1).expand(8, 3, 32, 32)
+    may = torch.zeros(8, dtype=torch.bool)
+    near, far = (views(flat, chosen, may, 16, *limits).mean((2, 3)) for limits in ((FAITHFUL,), ()))
+    assert float((near - flat[:, :, 0, 0]).abs().max()) < 0.2 < float((far - flat[:, :, 0, 0]).abs().max())

@@ -1,4 +1,4 @@
-"""The diffusers folder layout: one folder a part, each with `config.json` and a safetensors file."""
+"""One network in its folder: `config.json` and weights, and single files of JSON or tensors."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fromnoise.checkpoints.report import LoadReport, compare
+from fromnoise.checkpoints.loading import fill
+from fromnoise.checkpoints.report import LoadReport
+from fromnoise.checkpoints.tensor_file import open_tensors
+from fromnoise.checkpoints.weights import open_weights
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import atomic_write
 
@@ -25,7 +27,7 @@ HARMLESS = ("position_ids",)
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; FromnoiseError when the file is absent or damaged."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FromnoiseError(f"{path} is missing; is {path.parent} part of a Stable Diffusion folder?") from None
     except (OSError, ValueError) as error:
@@ -43,12 +45,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; FromnoiseError naming the file when it is absent or damaged."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise FromnoiseError(f"{path} is missing") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise FromnoiseError(f"{path} is damaged or no safetensors file: {error}") from error
+    return {key: each.read() for key, each in open_tensors(path)[0].items()}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -59,10 +56,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def load_module(module: M, path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[M, LoadReport]:
     """Fill a module made on the meta device (or anywhere) from `path`, strictly, as `dtype`."""
-    found = read_tensors(path)
-    report = compare(path, type(module).__name__, module.state_dict(), found, HARMLESS)
-    report.require_complete()
-    module.load_state_dict({key: found[key].to(dtype) for key in report.matched}, assign=True)
+    tensors = open_weights(path).tensors
+    report = fill(module, tensors, path, type(module).__name__, dtype=dtype, harmless=HARMLESS)
     return module.eval(), report
 
 
@@ -79,4 +74,5 @@ def save_module(
     config = module.config.to_json()  # type: ignore[union-attr,operator]
     write_json(folder / "config.json", {"_class_name": class_name, **config})
     tensors = module.state_dict() if weights is None else weights
-    write_tensors(folder / file, {key: value.to(dtype) for key, value in tensors.items()})
+    numbers = {key: value for key, value in tensors.items() if value.is_floating_point()}
+    write_tensors(folder / file, {**tensors, **{key: value.to(dtype) for key, value in numbers.items()}})

@@ -1,4 +1,4 @@
-"""Writing a whole Stable Diffusion folder that diffusers loads unchanged."""
+"""The diffusers folder: one folder a part, an index that names their classes, a scheduler and tokenizers beside."""
 
 from __future__ import annotations
 
@@ -7,9 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fromnoise.checkpoints.folder import write_json
+from fromnoise.checkpoints.checkpoint import CLASSES, Checkpoint, Part, class_of
+from fromnoise.checkpoints.folder import read_json, write_json
+from fromnoise.checkpoints.keymap import KeyMap
+from fromnoise.checkpoints.layouts import CLIP_FOLDER, FOLDER, VAE_FOLDER
+from fromnoise.checkpoints.recognise import family_of_folder, named_family
+from fromnoise.checkpoints.report import first_of
+from fromnoise.checkpoints.tensor_file import Told, write_stored
+from fromnoise.checkpoints.tokenizers import clip_texts, read_texts, readable, write_texts
+from fromnoise.checkpoints.weights import find_weights, open_weights
+from fromnoise.models.published import FAMILIES
+from fromnoise.runtime.errors import FromnoiseError, UsageError
 
-MODEL_INDEX: dict[str, Any] = {
+MODEL_INDEX = "model_index.json"
+SCHEDULER = Path("scheduler", "scheduler_config.json")
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+EXTRAS = "extras.safetensors"
+"""Where a converted folder keeps what only the single file has a name for."""
+
+INDEX: Mapping[str, Any] = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.35.0",
     "feature_extractor": [None, None],
@@ -22,6 +38,93 @@ MODEL_INDEX: dict[str, Any] = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
+"""The index of a plain Stable Diffusion folder."""
+
+SDXL_PIPELINE = "StableDiffusionXLPipeline"
+
+OVERLOOKED = frozenset(
+    {
+        "CLIPFeatureExtractor",
+        "CLIPImageProcessor",
+        "CLIPTokenizer",
+        "CLIPTokenizerFast",
+        "CLIPVisionModelWithProjection",
+        "StableDiffusionSafetyChecker",
+    }
+)
+"""Classes in published indexes that drawing does not need as weights."""
+
+FOLDER_MAPS: Mapping[str, KeyMap] = {
+    "AutoencoderKL": VAE_FOLDER,
+    "CLIPTextModel": CLIP_FOLDER,
+    "CLIPTextModelWithProjection": CLIP_FOLDER,
+}
+"""Layouts of folders whose parts were spelt otherwise once; the others keep every key."""
+
+
+def open_folder(path: Path, family: str | None = None, prediction: str | None = None) -> Checkpoint:
+    """A checkpoint, or a lone part, in a folder. See `opening.open_checkpoint`."""
+    if not (path / MODEL_INDEX).is_file():
+        return _open_lone(path)
+    index = read_json(path / MODEL_INDEX)
+    configs = {name: _config(path / name, kind) for name, kind in _indexed(path, index)}
+    scheduler = read_json(path / SCHEDULER)
+    if prediction is not None:
+        scheduler["prediction_type"] = prediction
+    name = named_family(family).name if family else family_of_folder(configs, scheduler)
+    parts = {each: _part(path / each, config, each, name) for each, config in configs.items()}
+    kept = open_weights(path / EXTRAS) if (path / EXTRAS).is_file() else None
+    return Checkpoint(
+        path=path,
+        family=name,
+        parts=parts,
+        scheduler=scheduler,
+        tokenizers={name: readable(path / name) for name in TOKENIZERS if (path / name).is_dir()},
+        extras=kept.tensors if kept else {},
+        metadata=kept.metadata if kept else {},
+        pipeline_class=index.get("_class_name"),
+    )
+
+
+def write_folder(
+    folder: Path, checkpoint: Checkpoint, *, keep_extra: bool = False, told: Told = lambda count: None
+) -> None:
+    """Write a checkpoint as a folder that diffusers loads; a lone part without an index. Every dtype is kept.
+
+    `keep_extra` keeps declared left-overs: those of a single file by their keys there, in a file of their own.
+    """
+    lone = checkpoint.is_lone and not checkpoint.pipeline_class
+    for name, part in checkpoint.parts.items():
+        write_part(folder if lone else folder / name, part, keep_extra=keep_extra, told=told)
+    if not lone:
+        for name, tokenizer in checkpoint.tokenizers.items():
+            write_texts(folder / name, read_texts(tokenizer) if tokenizer else _clip_texts(checkpoint.family, name))
+        write_json(folder / SCHEDULER, checkpoint.scheduler)
+        write_json(folder / MODEL_INDEX, model_index(checkpoint))
+    if keep_extra and checkpoint.extras:
+        write_stored(folder / EXTRAS, checkpoint.extras, checkpoint.metadata, told=told)
+
+
+def write_part(folder: Path, part: Part, *, keep_extra: bool = False, told: Told = lambda count: None) -> None:
+    """Write one part: its config.json, and its weights under the name that its library looks for."""
+    library, _ = CLASSES[part.class_name]
+    write_json(folder / "config.json", part.config)
+    file = "model.safetensors" if library == "transformers" else "diffusion_pytorch_model.safetensors"
+    tensors = {**part.tensors, **(part.extras if keep_extra else {})}
+    write_stored(folder / file, tensors, {"format": "pt"}, told=told)
+
+
+def model_index(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The index for a checkpoint's parts, as diffusers reads it."""
+    two = "text_encoder_2" in checkpoint.parts
+    kind = checkpoint.pipeline_class or (SDXL_PIPELINE if two else INDEX["_class_name"])
+    optional = {name: value for name, value in INDEX.items() if name.startswith("_") or value in ([None, None], False)}
+    if two:
+        optional = {name: value for name, value in optional.items() if "safety" not in name}
+    classes = {name: [CLASSES[part.class_name][0], part.class_name] for name, part in checkpoint.parts.items()}
+    tokenizers = {name: ["transformers", "CLIPTokenizer"] for name in checkpoint.tokenizers}
+    scheduler = {"scheduler": ["diffusers", checkpoint.scheduler.get("_class_name", INDEX["scheduler"][1])]}
+    return {**optional, "_class_name": kind, **dict(sorted({**classes, **tokenizers, **scheduler}.items()))}
 
 
 def write_model_folder(folder: Path, parts: Mapping[str, Path], scheduler: Mapping[str, Any]) -> None:
@@ -29,5 +132,50 @@ def write_model_folder(folder: Path, parts: Mapping[str, Path], scheduler: Mappi
     for name, source in parts.items():
         if source.resolve() != (folder / name).resolve():
             shutil.copytree(source, folder / name, dirs_exist_ok=True)
-    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    write_json(folder / "model_index.json", MODEL_INDEX)
+    write_json(folder / SCHEDULER, scheduler)
+    write_json(folder / MODEL_INDEX, INDEX)
+
+
+def _open_lone(path: Path) -> Checkpoint:
+    """A folder that is one part; UsageError when it is none."""
+    config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    if class_of(config) not in CLASSES:
+        raise UsageError(f"no Stable Diffusion folder at {path} (it has no {MODEL_INDEX})")
+    name = CLASSES[class_of(config)][1]
+    family = family_of_folder({name: config}, {})
+    return Checkpoint(path, family, {name: _part(path, config, name, family)})
+
+
+def _indexed(path: Path, index: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The parts that an index names, with their classes; FromnoiseError for a class that is not supported."""
+    found = []
+    for name, value in index.items():
+        match value:
+            case [_, str(kind)] if kind in CLASSES:
+                found.append((name, kind))
+            case [_, str(kind)] if kind not in OVERLOOKED and not kind.endswith("Scheduler"):
+                raise FromnoiseError(f"{path}: its {name} is a {kind}, which is not supported (Stable Diffusion is)")
+    return found
+
+
+def _config(folder: Path, kind: str) -> dict[str, Any]:
+    """A part's config, with the class that the index names where it names none itself."""
+    config = read_json(folder / "config.json")
+    if class_of(config) in CLASSES:
+        return config
+    return (
+        {**config, "architectures": [kind]} if CLASSES[kind][0] == "transformers" else {**config, "_class_name": kind}
+    )
+
+
+def _part(folder: Path, config: dict[str, Any], name: str, family: str) -> Part:
+    weights = find_weights(folder)
+    mapped = FOLDER_MAPS.get(class_of(config), FOLDER).to_folder(weights.tensors, config)
+    if mapped.left_over:
+        raise FromnoiseError(f"{weights.path} spells {first_of(mapped.left_over)} twice")
+    return Part(name, config, weights.path, family, mapped.tensors, mapped.extras)
+
+
+def _clip_texts(family: str, name: str) -> dict[str, str]:
+    fields = FAMILIES[family].tokenizers.get(name, {}) if family in FAMILIES else {}
+    return clip_texts(fields)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fromnoise.cli.drawing import draw, open_model, started_from
-from fromnoise.cli.options import ModelFlag, OutputFlag, OverwriteFlag, parse_size
+from fromnoise.cli.options import READERS, OutputFlag, OverwriteFlag, Source, parsed, shared_flags
 from fromnoise.cli.output import Output
 from fromnoise.images.opening import read_picture, to_png
 from fromnoise.request import Request
@@ -20,7 +20,27 @@ from fromnoise.runtime.errors import UsageError
 if TYPE_CHECKING:
     from fromnoise.pipeline import Picture, Pipeline
 
-FIELDS = ("prompt", "negative", "seed", "steps", "guidance", "sampler", "schedule", "size", "strength", "like")
+FIELDS = (
+    "prompt",
+    "negative",
+    "seed",
+    "steps",
+    "guidance",
+    "sampler",
+    "schedule",
+    "size",
+    "strength",
+    "weighting",
+    "clip_skip",
+    "rescale",
+    "interval",
+    "apg",
+    "threshold",
+    "pag",
+    "loras",
+    "embeddings",
+    "like",
+)
 """What a stage may say; what stands above the stages holds for each that does not say otherwise."""
 
 RecipeArgument = Annotated[
@@ -36,9 +56,10 @@ class Stage:
     picture: Path | None = None
 
 
+@shared_flags()
 def chain(
     recipe: RecipeArgument,
-    model: ModelFlag = None,
+    source: Source,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
 ) -> None:
@@ -66,7 +87,7 @@ def chain(
     """
     stages = read_stages(recipe)
     place = Output.parse(output, overwrite=overwrite)
-    place.take(run_chain(open_model(model), stages))
+    place.take(run_chain(open_model(source), stages))
 
 
 def run_chain(pipe: Pipeline, stages: list[Stage]) -> Picture:
@@ -104,7 +125,14 @@ def _stage(recipe: Path, number: int, shared: Mapping[str, Any], own: Mapping[st
     if "strength" in own and number == 1 and picture is None:
         raise UsageError(f"{recipe}: stage 1 has a strength but no picture to start from; add picture = ...")
     try:
-        request = Request(**{**said, "size": None if "size" not in said else parse_size(str(said["size"]))})
+        request = Request(
+            **parsed(
+                {
+                    key: value if isinstance(value, list) or key not in READERS else str(value)
+                    for key, value in said.items()
+                }
+            )
+        )
     except UsageError as error:
         raise UsageError(f"{recipe}: stage {number}: {error}") from error
     return Stage(request, None if picture is None else recipe.parent / str(picture))

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fromnoise.cli.console import Advance, progress
+from fromnoise.cli.controls import ControlFlag, controlled, parse_control
 from fromnoise.cli.options import (
     Drawing,
-    ModelFlag,
     OutputFlag,
     OverwriteFlag,
+    Source,
     StrengthFlag,
-    drawing_flags,
+    shared_flags,
 )
 from fromnoise.cli.output import Output
-from fromnoise.images.opening import read_picture, starting_picture
+from fromnoise.images.opening import open_image, read_picture, starting_picture
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note, warn
@@ -29,16 +31,21 @@ if TYPE_CHECKING:
     from fromnoise.pipeline import Picture, Pipeline
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in quotes.", show_default=False)]
+MaskFlag = Annotated[
+    Path | None,
+    typer.Option("--mask", metavar="PICTURE", help="White where to draw; needs an inpainting checkpoint."),
+]
 PictureArgument = Annotated[
     str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.", show_default=False)
 ]
 
 
-@drawing_flags()
+@shared_flags()
 def generate(
     prompt: Prompt,
     options: Drawing,
-    model: ModelFlag = None,
+    source: Source,
+    control: ControlFlag = None,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
 ) -> None:
@@ -49,21 +56,26 @@ def generate(
     ```sh
     fromnoise "a red apple, noto style"
     fromnoise generate "a tortoise" --seed 0 --count 4 --guidance 7 -o tortoises/
+    fromnoise "a cottage" --model sd15.safetensors --control canny.safetensors=edges.png:0.8
     fromnoise "a wolf" -o - | fromnoise img2img - "a wolf, oil painting" -o wolf.png
     ```
     """
     request = options.request(prompt)
+    wanted = [parse_control(each) for each in control or ()]
     place = Output.parse(output, count=request.count, overwrite=overwrite)
-    draw(open_model(model), request, place.take)
+    pipe = open_model(source, [each.model for each in wanted])
+    draw(pipe, controlled(pipe, request, wanted), place.take)
 
 
-@drawing_flags()
+@shared_flags()
 def img2img(
     picture: PictureArgument,
     prompt: Prompt,
     options: Drawing,
+    source: Source,
     strength: StrengthFlag = None,
-    model: ModelFlag = None,
+    mask: MaskFlag = None,
+    control: ControlFlag = None,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
 ) -> None:
@@ -76,20 +88,25 @@ def img2img(
     ```sh
     fromnoise img2img sketch.jpg "a wolf" --strength 0.8
     fromnoise img2img - "a wolf, oil painting" -o oil.png < wolf.png
+    fromnoise img2img room.png "a red sofa" --mask sofa.png --model sd-inpainting.safetensors --strength 1
     ```
     """
     request = options.request(prompt, strength=strength)
+    wanted = [parse_control(each) for each in control or ()]
     place = Output.parse(output, count=request.count, overwrite=overwrite)
     data, name = read_input(picture)
-    pipe = open_model(model)
-    draw(pipe, started_from(pipe, request, data, name), place.take)
+    pipe = open_model(source, [each.model for each in wanted])
+    request = started_from(pipe, request, data, name)
+    if mask is not None:
+        request = masked(pipe, request, mask)
+    draw(pipe, controlled(pipe, request, wanted), place.take)
 
 
-def open_model(model: str | None) -> Pipeline:
-    """The pipeline that `--model` names, or the embedded one."""
+def open_model(source: Source, controls: Sequence[str] = ()) -> Pipeline:
+    """The pipeline that the flags name, or the embedded one."""
     from fromnoise.pipeline import load
 
-    return load(model)
+    return load(**asdict(source), controls=controls)
 
 
 def read_input(picture: str) -> tuple[bytes, str]:
@@ -104,9 +121,16 @@ def read_input(picture: str) -> tuple[bytes, str]:
 def started_from(pipe: Pipeline, request: Request, data: bytes, name: str) -> Request:
     """The image-to-image request that starts from a picture's bytes; says how many steps it really runs."""
     init = starting_picture(data, pipe.size, pipe.multiple, request.size, name)
-    request = request.with_(init=init, size=None)
+    request = pipe.habits.fill(request.with_(init=init, size=None))
     note(steps_said(request, pipe.run_steps))
     return request
+
+
+def masked(pipe: Pipeline, request: Request, mask: Path) -> Request:
+    """The request that draws only where the mask is white, resized as the picture was."""
+    assert request.init is not None
+    size = open_image(request.init).size
+    return request.with_(mask=starting_picture(read_picture(mask), pipe.size, pipe.multiple, size, str(mask)))
 
 
 def steps_said(request: Request, run_steps: Callable[[Request], int]) -> str:
@@ -127,7 +151,7 @@ def settled(pipe: Pipeline, request: Request) -> Request:
     resolved = pipe.resolve(request)
     if request.seed is None:
         note(f"seed {resolved.seed}")
-    _warn_if_far(pipe, request.prompt)
+    _warn_if_far(pipe, request.prompt, request.weighting)
     return resolved
 
 
@@ -152,10 +176,10 @@ def shown(steps: Iterator[Step], advance: Advance, done: int, total: int) -> Ite
         yield step
 
 
-def _warn_if_far(pipe: Pipeline, prompt: str) -> None:
-    from fromnoise.text import KnownConcepts
+def _warn_if_far(pipe: Pipeline, prompt: str, weighting: str) -> None:
+    from fromnoise.text import KnownConcepts, read
 
-    known = KnownConcepts.read(pipe.path) if pipe.path else None
-    remark = known.remark(pipe.text, prompt) if known else None
+    known = KnownConcepts.read(pipe.path) if pipe.path and pipe.path.is_dir() else None
+    remark = known.remark(pipe.text, read(prompt, weighting).at(0, 1)[0].words) if known else None
     if remark:
         warn(remark)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,16 @@ import typer
 
 from fromnoise.cli.console import progress
 from fromnoise.cli.drawing import Prompt, open_model, settled
-from fromnoise.cli.options import Drawing, ModelFlag, OutputFlag, OverwriteFlag, drawing_flags, parse_size
+from fromnoise.cli.options import (
+    Drawing,
+    OutputFlag,
+    OverwriteFlag,
+    Source,
+    parse_apg,
+    parse_interval,
+    parse_size,
+    shared_flags,
+)
 from fromnoise.cli.output import Output
 from fromnoise.images.sheets import contact_sheet
 from fromnoise.request import Request
@@ -33,10 +42,19 @@ OPTIONS = {
     "sampler": str,
     "schedule": str,
     "size": parse_size,
+    "weighting": str,
+    "clip_skip": int,
+    "rescale": float,
+    "interval": parse_interval,
+    "apg": parse_apg,
+    "threshold": float,
+    "pag": float,
     "like": str,
     "model": str,
 }
 """What a grid may vary, and how its values are read."""
+
+_BETWEEN = {"size": "x", "interval": " to "}
 
 MOST_CELLS = 400
 
@@ -64,16 +82,16 @@ class Axis:
     def label(self, value: Any) -> str:
         """How a row or column is called."""
         if isinstance(value, tuple):
-            return f"{self.name} {value[0]}x{value[1]}"
+            return f"{self.name} {_BETWEEN.get(self.name, ', ').join(f'{each:g}' for each in value)}"
         return f"{self.name} {value:g}" if isinstance(value, float) else f"{self.name} {value}"
 
 
-@drawing_flags(without=("count",))
+@shared_flags(without=("count",))
 def grid(
     prompt: Prompt,
     over: OverFlag,
     options: Drawing,
-    model: ModelFlag = None,
+    source: Source,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
 ) -> None:
@@ -95,7 +113,7 @@ def grid(
         base = base.with_(seed=_fresh_seed())
     place = Output.parse(output, overwrite=overwrite)
     opened = cache(open_model)
-    rows = [[_settled(opened, cell, model) for cell in row] for row in cells(base, axes)]
+    rows = [[_settled(opened, cell, source) for cell in row] for row in cells(base, axes)]
     labels = [[axis.label(value) for value in axis.values] for axis in axes]
     sheet = contact_sheet(
         _draw(rows),
@@ -168,10 +186,10 @@ def _fresh_seed() -> int:
     return seed
 
 
-def _settled(opened: Callable[[str | None], Pipeline], cell: Cell, model: str | None) -> tuple[Pipeline, Request]:
+def _settled(opened: Callable[[Source], Pipeline], cell: Cell, source: Source) -> tuple[Pipeline, Request]:
     """A cell's pipeline and its resolved request, which a model that can't do it refuses here."""
     request, own_model = cell
-    pipe = opened(own_model or model)
+    pipe = opened(replace(source, model=own_model or source.model))
     return pipe, settled(pipe, request)
 
 

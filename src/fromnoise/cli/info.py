@@ -12,12 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from fromnoise.images.metadata import Settings, read_settings
+from fromnoise.images.metadata import OWN, Settings, read_settings
 from fromnoise.images.opening import open_image, read_picture
+from fromnoise.request import Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 
 MODEL_INDEX, MODEL_CARD, CONCEPTS = "model_index.json", "README.md", "concepts.json"
+
+MISSING, UNREAD = "missing", "not read"
+WORDS = ("prompt", "negative")
 
 SHOWN = 12
 """Styles or concepts named where a person reads."""
@@ -79,14 +83,33 @@ def model_facts(path: Path) -> dict[str, Any]:
 
 
 def _settings_facts(settings: Settings) -> dict[str, Any]:
-    """A request's fields when there is one, else the pairs as the other tool wrote them."""
+    """A request of ours field by field; another tool's settings as it wrote them, and what they come to here."""
     words = {"tool": settings.tool, "prompt": settings.prompt, "negative": settings.negative}
+    request = None if settings.request is None else _request_facts(settings.request)
+    said = request if settings.tool == OWN and request else {"settings": dict(settings.values), "request": request}
+    unread = [f"{key}: {value}" for key, value in settings.unread.items()]
+    return {**words, **said, MISSING: list(settings.missing), UNREAD: unread, "replay": _replay(settings)}
+
+
+def _request_facts(request: Request) -> dict[str, Any]:
+    """A request's fields, pictures told by their length."""
+    pictures = {"init": request.init, "mask": request.mask}
+    said = {key: f"a picture of {len(data)} bytes, embedded" for key, data in pictures.items() if data is not None}
+    controls = [f"{each.model} at {each.weight:g}" for each in request.controls]
+    size = "{}x{}".format(*request.size) if request.size else None
+    return {**json.loads(request.to_json()), "size": size, **said, "controls": controls}
+
+
+def _replay(settings: Settings) -> str:
+    """Whether the picture can be drawn again here, in words."""
+    model = f"the model {settings.request.model}" if settings.request and settings.request.model else "its model"
     if settings.request is None:
-        return {**words, **settings.values}
-    fields = json.loads(settings.request.to_json())
-    start = None if settings.request.init is None else f"a picture of {len(settings.request.init)} bytes, embedded"
-    size = "{}x{}".format(*settings.request.size) if settings.request.size else None
-    return {**words, **fields, "size": size, "init": start}
+        return "no: it is a contact sheet" if "Sheet" in settings.values else "no: its settings can't be read"
+    if settings.tool == OWN:
+        return "yes, exactly, with the model that drew it"
+    if settings.complete:
+        return f"yes, with {model}, as near as {settings.tool} can be followed"
+    return f"only nearly: with {model}, without what is missing and not read"
 
 
 def _parts(path: Path) -> Iterator[tuple[str, str]]:
@@ -142,17 +165,28 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> Iterator[str]:
     """Facts as aligned lines for a person; what is empty is left out."""
-    said = {key: _said(key, value) for key, value in _flat(facts)}
-    width = max(map(len, said)) + 2
-    for key, text in said.items():
-        if text:
-            yield from textwrap.wrap(text, 100, initial_indent=f"{key:<{width}}", subsequent_indent=" " * width)
+    said = [(key, text) for key, value in _flat(facts) if (text := _said(key, value))]
+    width = max(len(key) for key, _ in said) + 2
+    for key, text in said:
+        yield from textwrap.wrap(text, 100, initial_indent=f"{key:<{width}}", subsequent_indent=" " * width)
 
 
 def _flat(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each part of a model as a fact of its own."""
+    """Each part of a model, and each setting of a picture, as a fact of its own."""
     for key, value in facts.items():
-        yield from value.items() if isinstance(value, dict) else [(key, value)]
+        if key == "request":
+            yield "read as", _read_as(value)
+        elif isinstance(value, dict):
+            yield from value.items()
+        else:
+            yield key, value
+
+
+def _read_as(request: dict[str, Any] | None) -> str:
+    """What another tool's settings come to, in our words, without the prompts and what a request has anyway."""
+    usual = json.loads(Request().to_json())
+    said = {key: value for key, value in (request or {}).items() if key not in WORDS and value not in (None, [])}
+    return ", ".join(f"{key} {value}" for key, value in said.items() if value != usual[key])
 
 
 def _said(key: str, value: Any) -> str:
@@ -162,5 +196,5 @@ def _said(key: str, value: Any) -> str:
         return f"{value['class']}, {weights}{UNITS['bytes'](value['bytes'])}"
     if isinstance(value, list):
         more = f", … {len(value)} in all, --json lists them" if len(value) > SHOWN else ""
-        return ", ".join(map(str, value[:SHOWN])) + more
-    return UNITS[key](value) if key in UNITS else "" if value is None else str(value)
+        return ("; " if key in (MISSING, UNREAD) else ", ").join(map(str, value[:SHOWN])) + more
+    return UNITS[key](value) if key in UNITS and isinstance(value, int) else "" if value is None else str(value)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fromnoise.cli import chain, drawing, grid, info, learning, replay, steps
+from fromnoise.cli import chain, convert, doctor, drawing, grid, info, learning, merge, prompt, replay, samplers, steps
 from fromnoise.cli.console import say, speaking
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
@@ -54,6 +54,12 @@ COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "steps": steps.steps,
         "replay": replay.replay,
         "info": info.info,
+        "doctor": doctor.doctor,
+        "samplers": samplers.samplers,
+        "prompt": prompt.prompt,
+        "convert": convert.convert,
+        "merge": merge.merge,
+        "extract": merge.extract,
         "evaluate": learning.evaluate,
         "dataset": learning.dataset,
         "train": learning.train,

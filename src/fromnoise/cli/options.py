@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from fromnoise.request import LIKE, MAX_SEED, SAMPLERS, SCHEDULES, Request
+from fromnoise.request import LIKE, MAX_SEED, SAMPLERS, SCHEDULES, WEIGHTINGS, Lora, Request
 from fromnoise.runtime.errors import UsageError
+
+OWN = "the model's own"
 
 OutputFlag = Annotated[
     str | None,
@@ -26,10 +28,6 @@ OutputFlag = Annotated[
     ),
 ]
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")]
-ModelFlag = Annotated[
-    str | None,
-    typer.Option("--model", metavar="FOLDER", help="A Stable Diffusion folder.", show_default="the embedded model"),
-]
 StrengthFlag = Annotated[
     float | None,
     typer.Option(
@@ -47,32 +45,72 @@ class Drawing:
         int | None,
         typer.Option("--seed", metavar="N", help=f"0 to {MAX_SEED}.", show_default="a fresh one, printed"),
     ] = None
-    steps: Annotated[
-        int | None, typer.Option("--steps", metavar="N", help="Sampling steps.", show_default=str(Request.steps))
-    ] = None
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Sampling steps.", show_default=OWN)] = None
     guidance: Annotated[
         float | None,
         typer.Option(
             "--guidance",
             metavar="SCALE",
             help="How closely to follow the prompt.",
-            show_default=f"{Request.guidance:g}",
+            show_default=OWN,
         ),
     ] = None
     sampler: Annotated[
         str | None,
-        typer.Option("--sampler", metavar="NAME", help=", ".join(SAMPLERS) + ".", show_default=Request.sampler),
+        typer.Option("--sampler", metavar="NAME", help=", ".join(SAMPLERS) + ".", show_default=OWN),
     ] = None
     schedule: Annotated[
         str | None,
-        typer.Option("--schedule", metavar="NAME", help=", ".join(SCHEDULES) + ".", show_default=Request.schedule),
+        typer.Option("--schedule", metavar="NAME", help=", ".join(SCHEDULES) + ".", show_default=OWN),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="WxH", help="Pixels: 128 or 192x128.", show_default="the model's own"),
+        typer.Option("--size", metavar="WxH", help="Pixels: 128 or 192x128.", show_default=OWN),
     ] = None
     count: Annotated[
         int | None, typer.Option("--count", metavar="N", help="Pictures; seeds count up from --seed.", show_default="1")
+    ] = None
+    weighting: Annotated[
+        str | None,
+        typer.Option(
+            "--weighting",
+            metavar="TOOL",
+            help=f"Arithmetic of (word:1.3): {', '.join(WEIGHTINGS)}.",
+            show_default=Request.weighting,
+        ),
+    ] = None
+    clip_skip: Annotated[
+        int | None,
+        typer.Option("--clip-skip", metavar="N", help="Text layer, counted from the end.", show_default=OWN),
+    ] = None
+    rescale: Annotated[
+        float | None,
+        typer.Option("--rescale", metavar="0-1", help="Bring guided contrast back.", show_default="0"),
+    ] = None
+    interval: Annotated[
+        str | None,
+        typer.Option("--interval", metavar="FROM-TO", help="Guide only in this share of the steps, as 0.2-0.8."),
+    ] = None
+    apg: Annotated[
+        str | None,
+        typer.Option(
+            "--apg", metavar="A,B,C", help="Projected guidance: parallel part, norm limit, momentum, as 0,0,-0.5."
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option("--threshold", metavar="0.5-1", help="Dynamic thresholding at this percentile, as 0.995."),
+    ] = None
+    pag: Annotated[
+        float | None, typer.Option("--pag", metavar="SCALE", help="Perturbed-attention guidance.", show_default="0")
+    ] = None
+    loras: Annotated[
+        list[str] | None,
+        typer.Option("--lora", metavar="FILE[:WEIGHT]", help="A LoRA, LoHa or LoKr; repeatable."),
+    ] = None
+    embeddings: Annotated[
+        list[str] | None,
+        typer.Option("--embedding", metavar="FILE", help="A textual inversion, its token for the prompt; repeatable."),
     ] = None
     like: Annotated[
         str | None,
@@ -85,34 +123,76 @@ class Drawing:
     def request(self, prompt: str, **more: Any) -> Request:
         """The request for these flags; UsageError for a value that no model could do."""
         flags = {field.name: getattr(self, field.name) for field in fields(self)}
-        size = None if self.size is None else parse_size(self.size)
-        said = {**flags, **more, "size": size}
-        return Request(prompt=prompt, **{key: value for key, value in said.items() if value is not None})
+        said = {key: value for key, value in {**flags, **more}.items() if value is not None}
+        return Request(prompt=prompt, **parsed(said))
 
 
-def drawing_flags(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate `command(…, options: Drawing)`: on the command line it gets Drawing's flags instead of `options`."""
-    hints = get_type_hints(Drawing, include_extras=True)
-    flags = [
-        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
-        for each in fields(Drawing)
-        if each.name not in without
-    ]
+@dataclass(frozen=True)
+class Source:
+    """What draws: the model, and what is put in its place or beside it."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="PATH", help="A Stable Diffusion folder or file.", show_default="the embedded model"
+        ),
+    ] = None
+    unet: Annotated[str | None, typer.Option("--unet", metavar="PATH", help="Another checkpoint's U-Net.")] = None
+    vae: Annotated[
+        str | None, typer.Option("--vae", metavar="PATH", help="Another autoencoder, a tiny one for drafts perhaps.")
+    ] = None
+    prediction: Annotated[
+        str | None,
+        typer.Option(
+            "--prediction", metavar="TYPE", help="epsilon or v_prediction.", show_default="as the checkpoint tells"
+        ),
+    ] = None
+    wildcards: Annotated[
+        str | None,
+        typer.Option("--wildcards", metavar="FOLDER", help="Its animal.txt answers __animal__ in a prompt."),
+    ] = None
+    lora_folder: Annotated[
+        str | None,
+        typer.Option("--loras", metavar="FOLDER", help="Its cat.safetensors answers <lora:cat:0.8> in a prompt."),
+    ] = None
+
+
+def shared_flags(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a command: on the command line it gets the flags of its Drawing and Source parameters instead."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True).parameters.values()
+        groups = {each.name: each.annotation for each in own if each.annotation in (Drawing, Source)}
+        flags = {name: [each for each in _flags(kind) if each.name not in without] for name, kind in groups.items()}
 
         @functools.wraps(command)
         def flattened(**given: Any) -> Any:
-            options = Drawing(**{flag.name: given.pop(flag.name) for flag in flags})
-            return command(**given, options=options)
+            made = {
+                name: groups[name](**{flag.name: given.pop(flag.name) for flag in each}) for name, each in flags.items()
+            }
+            return command(**given, **made)
 
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.name != "options"]
-        flattened.__signature__ = inspect.Signature([*parameters, *flags])  # type: ignore[attr-defined]
-        flattened.__annotations__ = {each.name: each.annotation for each in (*parameters, *flags)}
+        kept = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own if each.name not in groups]
+        parameters = [*kept, *(flag for each in flags.values() for flag in each)]
+        flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        flattened.__annotations__ = {each.name: each.annotation for each in parameters}
         return flattened
 
     return decorate
+
+
+def _flags(kind: type) -> list[inspect.Parameter]:
+    """A group's fields as keyword parameters."""
+    hints = get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[each.name])
+        for each in fields(kind)
+    ]
+
+
+def parsed(said: Mapping[str, Any]) -> dict[str, Any]:
+    """A request's fields, those that were given as text read; UsageError for text that can't be."""
+    return {key: READERS[key](value) if key in READERS and value is not None else value for key, value in said.items()}
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -121,3 +201,44 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match:
         raise UsageError(f"size must look like 128 or 192x128, not {text!r}")
     return int(match[1]), int(match[2] or match[1])
+
+
+def parse_interval(text: str) -> tuple[float, float]:
+    """`0.2-0.8` as two numbers; UsageError for anything else."""
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*", text)
+    if not match:
+        raise UsageError(f"interval must look like 0.2-0.8, not {text!r}")
+    return float(match[1]), float(match[2])
+
+
+def parse_apg(text: str) -> tuple[float, float, float]:
+    """`0,15,-0.5` as three numbers; UsageError for anything else."""
+    try:
+        parallel, limit, momentum = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"apg must be three numbers like 0,15,-0.5, not {text!r}") from None
+    return parallel, limit, momentum
+
+
+def parse_lora(text: str) -> Lora:
+    """`cat.safetensors:0.8` as a file and its weight, which is 1 where none is given."""
+    path, colon, weight = text.rpartition(":")
+    try:
+        return Lora(path, float(weight)) if colon else Lora(text)
+    except ValueError:
+        return Lora(text)
+
+
+def parse_loras(texts: Sequence[str]) -> tuple[Lora, ...]:
+    """Each of several."""
+    return tuple(map(parse_lora, texts))
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {
+    "size": parse_size,
+    "interval": parse_interval,
+    "apg": parse_apg,
+    "loras": parse_loras,
+    "embeddings": tuple,
+}
+"""Fields that the command line and recipes give as text."""

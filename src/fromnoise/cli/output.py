@@ -124,7 +124,7 @@ def _values(request: Request, number: int) -> dict[str, object]:
         "seed": request.seed,
         "slug": _slug(request.prompt),
         "steps": request.steps,
-        "guidance": f"{request.guidance:g}",
+        "guidance": "" if request.guidance is None else f"{request.guidance:g}",
         "sampler": request.sampler,
         "n": number,
     }

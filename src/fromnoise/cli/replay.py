@@ -11,8 +11,8 @@ import typer
 from PIL import Image
 
 from fromnoise.cli.drawing import open_model, run
-from fromnoise.cli.options import ModelFlag
-from fromnoise.images.metadata import read_settings
+from fromnoise.cli.options import Source, shared_flags
+from fromnoise.images.metadata import OWN, read_settings
 from fromnoise.images.opening import open_image, read_picture
 from fromnoise.images.saving import encode
 from fromnoise.request import Request
@@ -25,10 +25,11 @@ TOLERANCE = 2
 """How far a byte may be off when a picture is drawn in another batch, or on another machine."""
 
 
+@shared_flags()
 def replay(
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture by fromnoise.", show_default=False)],
+    source: Source,
     exact: Annotated[bool, typer.Option("--exact", help="Fail on any difference at all.")] = False,
-    model: ModelFlag = None,
 ) -> int:
     """Draw a picture again from its own settings and print the largest and the mean difference.
 
@@ -43,7 +44,7 @@ def replay(
     """
     image = open_image(read_picture(picture), str(picture))
     request = own_request(image, picture)
-    pipe = open_model(model)
+    pipe = open_model(source, [each.model for each in request.controls])
     require_same_model(pipe, request, picture)
     drawn: list[Picture] = []
     run(pipe, pipe.resolve(request), drawn.append, "drawing it again")
@@ -57,7 +58,9 @@ def own_request(image: Image.Image, path: Path) -> Request:
     settings = read_settings(image)
     if settings is None:
         raise UsageError(f"{path} carries no settings; only pictures saved by fromnoise can be replayed")
-    if settings.request is None:
+    if settings.tool == OWN and settings.missing:
+        raise UsageError(f"{path} can't be replayed: {settings.missing[0]}")
+    if settings.request is None or settings.tool != OWN:
         what = "a contact sheet" if "Sheet" in settings.values else f"a picture by {settings.tool}"
         raise UsageError(f"{path} is {what}; only single pictures by fromnoise can be replayed")
     return settings.request

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fromnoise.cli.console import progress
 from fromnoise.cli.drawing import Prompt, open_model, settled, shown
-from fromnoise.cli.options import Drawing, ModelFlag, OutputFlag, OverwriteFlag, drawing_flags
+from fromnoise.cli.options import Drawing, OutputFlag, OverwriteFlag, Source, shared_flags
 from fromnoise.cli.output import Output
 from fromnoise.images.sheets import contact_sheet, stacked
 
@@ -23,11 +23,11 @@ PER_BAND = 9
 ROWS = ("noisy", "predicted")
 
 
-@drawing_flags(without=("count",))
+@shared_flags(without=("count",))
 def steps(
     prompt: Prompt,
     options: Drawing,
-    model: ModelFlag = None,
+    source: Source,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
 ) -> None:
@@ -42,7 +42,7 @@ def steps(
     """
     request = options.request(prompt)
     place = Output.parse(output, overwrite=overwrite)
-    pipe = open_model(model)
+    pipe = open_model(source)
     request = settled(pipe, request)
     place.write(steps_sheet(pipe, request), request, sheet="steps")
 

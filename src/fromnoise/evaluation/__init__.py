@@ -1,8 +1,20 @@
 """Loads judges and scores what a model draws; never trains."""
 
+from fromnoise.evaluation.distances import gap_closed
 from fromnoise.evaluation.evaluating import evaluate
-from fromnoise.evaluation.quick import QuickScore
+from fromnoise.evaluation.quick import QuickScore, quick_score
 from fromnoise.evaluation.reference import is_prepared, prepare
 from fromnoise.evaluation.report import Report
+from fromnoise.evaluation.scoring import features, score
 
-__all__ = ["QuickScore", "Report", "evaluate", "is_prepared", "prepare"]
+__all__ = [
+    "QuickScore",
+    "Report",
+    "evaluate",
+    "features",
+    "gap_closed",
+    "is_prepared",
+    "prepare",
+    "quick_score",
+    "score",
+]

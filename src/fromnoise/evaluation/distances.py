@@ -12,7 +12,7 @@ from fromnoise.runtime.seeds import generator
 FID_LEAST = 2000
 """Pictures needed on both sides before a Frechet distance says anything."""
 
-FID_FEATURES = 64
+FID_FEATURES = 48
 """Features it is taken on at most: covariances of more need more pictures."""
 
 
@@ -36,6 +36,22 @@ def kid(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: int = 1000, se
     own = generator("kid", seed)
     values = torch.stack([squared_mmd(_pick(x, size, own), _pick(y, size, own)) for _ in range(subsets)])
     return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
+
+
+def kid_of_pairs(x: Tensor, y: Tensor, *, splits: int = 100, seed: int = 0) -> KernelDistance | None:
+    """The same for two clouds whose rows k show one thing: a drawing, say, and the picture it was to be.
+
+    Rows that belong together are no independent samples, which the unbiased estimate takes for granted. So in each
+    of `splits` random halvings one cloud's first half is held against the other's second half, and the reverse. With
+    y for x as well it says how far equal clouds of this size seem apart. None for fewer than four rows.
+    """
+    half = len(x) // 2
+    if half < 2:
+        return None
+    own = generator("kid of pairs", seed)
+    orders = [torch.randperm(len(x), generator=own)[: 2 * half].split(half) for _ in range(splits)]
+    values = torch.stack([squared_mmd(x[a], y[b]) / 2 + squared_mmd(x[b], y[a]) / 2 for a, b in orders])
+    return KernelDistance(float(values.mean()), float(values.std()), splits, half)
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
@@ -68,6 +84,15 @@ def frechet(mean_x: Tensor, cov_x: Tensor, mean_y: Tensor, cov_y: Tensor) -> flo
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_y @ root).clamp(min=0).sqrt().sum()
     return float(((mean_x - mean_y) ** 2).sum() + cov_x.trace() + cov_y.trace() - 2 * cross)
+
+
+def gap_closed(before: Tensor, after: Tensor, target: Tensor) -> float:
+    """How much of the way from `before` to `target` a change went, by the means of the three clouds: 1 is all of it.
+
+    Negative when it led away. Clouds of few pictures have uncertain means, so the last part of the gap never closes.
+    """
+    goal = target.mean(0)
+    return 1 - float((after.mean(0) - goal).norm() / (before.mean(0) - goal).norm())
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:

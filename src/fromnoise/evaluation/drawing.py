@@ -13,6 +13,7 @@ from fromnoise.diffusion.guidance import batched_pair, classifier_free
 from fromnoise.diffusion.samplers import SAMPLERS
 from fromnoise.images.convert import to_tensor
 from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Request
 from fromnoise.runtime.seeds import PictureNoise
@@ -46,22 +47,24 @@ def _latents(pipe: Pipeline, prompts: Sequence[str], settings: Request) -> Tenso
     noise = PictureNoise([(settings.seed or 0) + index for index in range(count)], shape)
     sigmas = pipe.sigmas(settings)
     x = noise().to(pipe.device) * pipe.scheduler.first_scale(settings, float(sigmas[0]))
-    words = pipe.text.encode([settings.negative] * count + list(prompts)).to(pipe.device, pipe.dtype)
+    words = pipe.prompts.encode([*prompts, settings.negative]).to(pipe.device, pipe.dtype)
+    both = torch.cat([words[count:].repeat(count).words, words[:count].words])
 
     def predict(noisy: Tensor, time: Tensor) -> Tensor:
-        return pipe.unet(noisy.to(pipe.dtype), time, words).float()
+        return pipe.unet(noisy.to(pipe.dtype), time, both).float()
 
-    denoise = classifier_free(
-        batched_pair(denoiser(predict, pipe.scheduler.schedule, pipe.scheduler.prediction)), settings.guidance
-    )
-    for step in SAMPLERS[settings.sampler](denoise, x, sigmas, noise=noise):
+    single = denoiser(predict, pipe.scheduler.schedule, pipe.scheduler.prediction)
+    assert settings.guidance is not None
+    denoise = classifier_free(batched_pair(single), settings.guidance)
+    for step in SAMPLERS[settings.sampler or ""](denoise, x, sigmas, noise=noise):
         x = step.x
     return x
 
 
 @torch.inference_mode()
-def rebuilt(autoencoder: Autoencoder, pictures: Sequence[Image.Image]) -> Iterator[Tensor]:
+def rebuilt(autoencoder: Autoencoder | TinyAutoencoder, pictures: Sequence[Image.Image]) -> Iterator[Tensor]:
     """Each picture through the autoencoder and back, (1, 3, H, W) in [-1, 1]: the best that a model could draw."""
+    weights = next(autoencoder.parameters())
     for picture in pictures:
-        pixels = to_tensor(picture).to(autoencoder.quant_conv.weight)
+        pixels = to_tensor(picture).to(weights)
         yield autoencoder.decode(autoencoder.encode(pixels)).float().clamp(-1, 1).cpu()

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fromnoise.evaluation.distances import fid, kid, nearest
+from fromnoise.evaluation.distances import fid, kid_of_pairs, nearest
 from fromnoise.evaluation.drawing import Show, draw, rebuilt
-from fromnoise.evaluation.judging import Trained, Verdicts, load_judge
-from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, Prompt, reworded, sample
+from fromnoise.evaluation.judging import Pictures, Trained, Verdicts, load_judge
+from fromnoise.evaluation.prompts import HELD_OUT, REBUILT, TRAINED, Prompt, reworded, sample
 from fromnoise.evaluation.reference import Ceiling, Reference, load_reference
 from fromnoise.evaluation.report import Likeness, Limits, Recall, Report, Shares, sheet
 from fromnoise.evaluation.statistics import Estimate, mean, ratio, wilson
@@ -22,6 +21,7 @@ from fromnoise.images.convert import to_tensor
 from fromnoise.pipeline import load
 from fromnoise.request import Request
 from fromnoise.runtime.paths import JUDGE
+from fromnoise.runtime.seeds import generator
 
 TRAINED_PAIRS = 300
 """Trained pairs drawn when nobody says how many; of held-out pairs and reworded prompts, all."""
@@ -32,10 +32,9 @@ COPY = 0.95
 
 @dataclass(frozen=True)
 class Drawn:
-    """Pictures, what they were to show, what the judge says, and its features on the reference's axes."""
+    """What pictures were to show, what the judge says, and its features on the reference's axes."""
 
     prompts: Sequence[Prompt]
-    pictures: Sequence[Image.Image]
     verdicts: Verdicts
     features: Tensor
 
@@ -67,15 +66,16 @@ def evaluate(
     images = draw(pipe, [each.text for each in prompts], settings, show=show)
     drawn = look(trained, reference, prompts, images)
     copies = torch.cat(list(rebuilt(pipe.autoencoder, reference.held_out)))
-    copied = reference.project(trained.read(copies).features)
+    copied = look(trained, reference, [replace(each, kind=REBUILT) for each in reference.asking(HELD_OUT)], copies)
     return Report(
         model=pipe.name,
         model_hash=pipe.hash,
         settings=_settings(settings),
         shares=tuple(shares(drawn, kind, reference.ceiling) for kind in dict.fromkeys(each.kind for each in prompts)),
+        rebuilt=shares(copied, REBUILT, reference.ceiling),
         ceiling=limits(reference.ceiling),
-        likeness=likeness(drawn, reference, copied, psnr(copies, to_tensor(reference.held_out))),
-        recall=recall(drawn, reference, copied),
+        likeness=likeness(drawn, reference, copied.features, psnr(copies, to_tensor(reference.held_out))),
+        recall=recall(drawn, reference, copied.features),
         seconds=time.monotonic() - started,
         sheet=sheet(prompts, images),
     )
@@ -98,11 +98,11 @@ def choose(reference: Reference, count: int | None, seed: int) -> list[Prompt]:
     ]
 
 
-def look(judge: Trained, reference: Reference, prompts: Sequence[Prompt], pictures: Sequence[Image.Image]) -> Drawn:
-    """Let the judge read what was drawn."""
-    reading = judge.read(pictures)
+def look(judge: Trained, reference: Reference, prompts: Sequence[Prompt], pictures: Pictures) -> Drawn:
+    """Let the judge study what was drawn."""
+    reading = judge.study(pictures)
     verdicts = judge.verdicts(reading, [each.concept for each in prompts], [each.style for each in prompts])
-    return Drawn(prompts, pictures, verdicts, reference.project(reading.features))
+    return Drawn(prompts, verdicts, reference.project(reading.features))
 
 
 def shares(drawn: Drawn, kind: str, ceiling: Ceiling) -> Shares:
@@ -123,19 +123,41 @@ def shares(drawn: Drawn, kind: str, ceiling: Ceiling) -> Shares:
 
 def limits(ceiling: Ceiling) -> Limits:
     """The ceiling as shares with intervals."""
-    found = (wilson(each, ceiling.n) for each in (ceiling.top1, ceiling.top5, ceiling.style))
-    return Limits(*found, score=ceiling.score)
+    counts = (ceiling.top1, ceiling.top5, ceiling.style, ceiling.own_style)
+    return Limits(*(wilson(each, ceiling.n) for each in counts), score=ceiling.score)
 
 
 def likeness(drawn: Drawn, reference: Reference, copied: Tensor, decibels: float) -> Likeness:
     """How like the clouds of drawn and real pictures are."""
-    real, of_held_out = reference.of(HELD_OUT), drawn.features[drawn.of(HELD_OUT)]
+    real = reference.of(HELD_OUT)
+    of_held_out, asked = drawn.features[drawn.of(HELD_OUT)], reference.features[drawn_rows(drawn, reference, HELD_OUT)]
+    mine, floor = frechet_distances(drawn, reference)
     return Likeness(
-        kid=kid(of_held_out, real) if len(of_held_out) > 1 else None,
-        kid_floor=kid(copied, real),
-        fid=fid(drawn.features[drawn.of(TRAINED)], reference.of(TRAINED)),
+        kid=kid_of_pairs(of_held_out, asked),
+        kid_rebuilt=kid_of_pairs(copied, real),
+        kid_real=kid_of_pairs(real, real),
+        fid=mine,
+        fid_real=floor,
         psnr=decibels,
     )
+
+
+def frechet_distances(drawn: Drawn, reference: Reference) -> tuple[float | None, float | None]:
+    """From real pictures of other trained pairs to the drawn ones, and to the real ones of the drawn pairs.
+
+    Both sides are of one size, since the distance shrinks with it.
+    """
+    rows = drawn_rows(drawn, reference, TRAINED)
+    others = torch.tensor([each.kind == TRAINED for each in reference.prompts])
+    others[rows] = False
+    rest = reference.features[others]
+    rest = rest[torch.randperm(len(rest), generator=generator("frechet"))[: len(rows)]]
+    return fid(drawn.features[drawn.of(TRAINED)], rest), fid(reference.features[rows], rest)
+
+
+def drawn_rows(drawn: Drawn, reference: Reference, kind: str) -> Tensor:
+    """The rows of the real pictures that show what was drawn, (N,)."""
+    return reference.shown_by([each for each in drawn.prompts if each.kind == kind])
 
 
 def recall(drawn: Drawn, reference: Reference, copied: Tensor) -> Recall:

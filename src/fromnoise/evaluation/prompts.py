@@ -19,6 +19,9 @@ REWORDED_FILE = Path(__file__).parent / "reworded.jsonl"
 TRAINED, HELD_OUT, REWORDED = "trained pairs", "held-out pairs", "reworded prompts"
 """The kinds of prompts, as reports name them."""
 
+REBUILT = "held out, rebuilt"
+"""What real pictures of held-out pairs show when they have been through the autoencoder."""
+
 _SAID = {each.style: each.style_names[0] for each in PICTURE_SETS}
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from fromnoise.checkpoints.folder import read_json, read_tensors, write_json, write_tensors
+from fromnoise.checkpoints.folder import read_json, read_tensors, save_module, write_json, write_tensors
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.evaluation.distances import FID_FEATURES
 from fromnoise.evaluation.judging import Trained, load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, Prompt, pair
+from fromnoise.models.judge import Judge
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import JUDGE, atomic_write
 
@@ -26,12 +27,16 @@ _SHEET, _TENSORS, _TABLE = "held-out.webp", "real.safetensors", "real.json"
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The judge on `n` real pictures that it never saw: how many it got right, and its mean picture-text score."""
+    """The judge on `n` real pictures that it never saw: how many it got right, and its mean picture-text score.
+
+    `style` takes look-alikes for one style, `own_style` does not.
+    """
 
     n: int
     top1: int
     top5: int
     style: int
+    own_style: int
     score: float
 
 
@@ -59,6 +64,11 @@ class Reference:
         """The features of the real pictures that prompts of a kind ask for."""
         return self.features[torch.tensor([each.kind == kind for each in self.prompts])]
 
+    def shown_by(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Which real pictures show what pairs ask for: their rows, (N,)."""
+        rows = {(each.concept, each.style): row for row, each in enumerate(self.prompts)}
+        return torch.tensor([rows[each.concept, each.style] for each in prompts], dtype=torch.long)
+
     def asking(self, kind: str, *, unseen: bool = False) -> list[Prompt]:
         """The prompts of a kind; on wish only those whose real picture the judge never saw."""
         wanted = self.unseen.tolist() if unseen else [True] * len(self.prompts)
@@ -75,17 +85,18 @@ def load_reference(folder: Path = JUDGE) -> Reference:
     table, tensors = read_json(folder / _TABLE), read_tensors(folder / _TENSORS)
     concepts, styles = read_json(folder / "concepts.json"), table["styles"]
     names = list(concepts)
+    rows = zip(*(tensors[name].tolist() for name in ("concept", "style", "held_out")), strict=True)
     prompts = tuple(
         pair(names[concept], concepts[names[concept]][0], styles[style], HELD_OUT if held else TRAINED)
-        for concept, style, held in zip(table["concept"], table["style"], table["held_out"], strict=True)
+        for concept, style, held in rows
     )
     return Reference(
         features=tensors["features"].float(),
         axes=tensors["axes"].float(),
         centre=tensors["centre"].float(),
         prompts=prompts,
-        unseen=torch.tensor(table["unseen"]).bool(),
-        held_out=tuple(_cut(folder / _SHEET, sum(table["held_out"]))),
+        unseen=tensors["unseen"].bool(),
+        held_out=tuple(_cut(folder / _SHEET, int(tensors["held_out"].sum()))),
         ceiling=Ceiling(**table["ceiling"]),
     )
 
@@ -95,36 +106,53 @@ def prepare(dataset: Path, folder: Path = JUDGE) -> Reference:
     pictures, judge = load_dataset(dataset), load_judge(folder)
     seen = _features(judge, pictures)
     axes, centre = principal_axes(seen, min(FID_FEATURES, seen.shape[1]))
-    tensors = {"features": ((seen - centre) @ axes).half(), "axes": axes, "centre": centre}
-    styles = sorted(pictures.manifest.styles)
-    held = [row for row, picture in enumerate(pictures.pictures) if picture.split == "held_out"]
+    styles, all_of = sorted(pictures.manifest.styles), pictures.pictures
+    held = torch.tensor([each.split == "held_out" for each in all_of])
+    tensors = {
+        "features": ((seen - centre) @ axes).half(),
+        "axes": axes,
+        "centre": centre,
+        "concept": torch.tensor([judge.index[each.concept] for each in all_of], dtype=torch.int16),
+        "style": torch.tensor([styles.index(each.style) for each in all_of], dtype=torch.uint8),
+        "held_out": held.to(torch.uint8),
+        "unseen": torch.tensor([each.judge_fold == "test" for each in all_of], dtype=torch.uint8),
+    }
     write_tensors(folder / _TENSORS, tensors)
-    write_json(
-        folder / _TABLE,
-        {
-            "styles": styles,
-            "concept": [judge.index[picture.concept] for picture in pictures.pictures],
-            "style": [styles.index(picture.style) for picture in pictures.pictures],
-            "held_out": [int(picture.split == "held_out") for picture in pictures.pictures],
-            "unseen": [int(picture.judge_fold == "test") for picture in pictures.pictures],
-            "ceiling": asdict(measure_ceiling(judge, pictures)),
-        },
-    )
-    _paste([Image.fromarray(each) for each in pictures.all_pixels[held]], folder / _SHEET)
+    write_json(folder / _TABLE, {"styles": styles, "ceiling": asdict(measure_ceiling(judge, pictures))})
+    _paste([Image.fromarray(each) for each in pictures.all_pixels[held.nonzero().flatten().tolist()]], folder / _SHEET)
     return load_reference(folder)
+
+
+def compact(judge: Trained, folder: Path) -> None:
+    """Write the judge to `folder` with vectors that are no wider than need be; its verdicts stay what they were.
+
+    Pictures' vectors fill only the space that the text head's columns and bias span. What texts' vectors have outside
+    of it no cosine ever sees, so both are turned into that space, and the texts' are cut to it.
+    """
+    head = judge.model.text_head
+    basis = torch.linalg.qr(torch.cat([head.weight, head.bias[:, None]], 1)).Q
+    smaller = replace(judge.model.config, text_dim=basis.shape[1])
+    model = Judge(smaller)
+    turned = {"text_head.weight": basis.T @ head.weight, "text_head.bias": basis.T @ head.bias}
+    model.load_state_dict({**judge.model.state_dict(), **turned})
+    save_module(folder, model, "Judge", file="model.safetensors")
+    write_tensors(folder / "concepts.safetensors", {"vectors": (judge.vectors @ basis).half()})
+    table = zip(judge.names, judge.labels, judge.cluster.tolist(), strict=True)
+    write_json(folder / "concepts.json", {name: [label, cluster] for name, label, cluster in table})
 
 
 def measure_ceiling(judge: Trained, dataset: Dataset) -> Ceiling:
     """The judge on the pictures of its test fold: no drawn picture can be expected to do better."""
     rows = dataset.indices(judge_fold="test")
     asked: list[Picture] = [dataset.pictures[row] for row in rows]
-    reading = judge.read([Image.fromarray(each) for each in dataset.all_pixels[rows]])
+    reading = judge.study([Image.fromarray(each) for each in dataset.all_pixels[rows]])
     verdicts = judge.verdicts(reading, [each.concept for each in asked], [each.style for each in asked])
     return Ceiling(
         n=len(rows),
         top1=int(verdicts.top1.sum()),
         top5=int(verdicts.top5.sum()),
         style=int(verdicts.style.sum()),
+        own_style=int(verdicts.own_style.sum()),
         score=float(verdicts.score.mean()),
     )
 

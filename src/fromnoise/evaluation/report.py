@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from fromnoise.evaluation.distances import KernelDistance
+from fromnoise.evaluation.distances import FID_FEATURES, KernelDistance
 from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, Prompt
 from fromnoise.evaluation.statistics import Estimate
 from fromnoise.images.sheets import contact_sheet, stacked
@@ -40,26 +40,30 @@ class Shares:
 
 @dataclass(frozen=True)
 class Limits:
-    """The judge on real pictures that it never saw."""
+    """The judge on real pictures that it never saw; `own_style` tells even look-alike styles apart."""
 
     top1: Estimate
     top5: Estimate
     style: Estimate
+    own_style: Estimate
     score: float
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """Drawn pictures as a cloud: squared MMD of those of held-out pairs to the real ones, and the floor.
+    """Drawn pictures as a cloud: squared MMD of those of held-out pairs to the real ones of other held-out pairs.
 
-    The floor is the autoencoder's reconstruction of the real ones. `fid` compares the drawn pictures of trained pairs
-    with the real ones of those pairs, since there are too few held-out ones; None when fewer than 2,000 were drawn.
-    `psnr` is the reconstruction's, in dB.
+    The floors are the same for the autoencoder's reconstructions of the real ones, and for these themselves. `fid`
+    compares the drawn pictures of trained pairs with real ones of other trained pairs, since there are too few
+    held-out ones, and `fid_real` the real ones of the drawn pairs; None when fewer than 2,000 were drawn. `psnr` is
+    the reconstruction's, in dB.
     """
 
     kid: KernelDistance | None
-    kid_floor: KernelDistance
+    kid_rebuilt: KernelDistance | None
+    kid_real: KernelDistance | None
     fid: float | None
+    fid_real: float | None
     psnr: float
 
 
@@ -81,12 +85,18 @@ class Recall:
 
 @dataclass(frozen=True)
 class Report:
-    """All figures of one evaluation; `settings` is what was asked of the model, the sheet a picture of pictures."""
+    """All figures of one evaluation.
+
+    `settings` is what was asked of the model, `rebuilt` the judge on the autoencoder's reconstructions of real
+    held-out pictures (most of which it saw in training): what a perfect denoiser would get. The sheet is a picture of
+    pictures.
+    """
 
     model: str
     model_hash: str | None
     settings: dict[str, Any]
     shares: tuple[Shares, ...]
+    rebuilt: Shares
     ceiling: Limits
     likeness: Likeness
     recall: Recall
@@ -132,7 +142,7 @@ def _lines(report: Report) -> Iterator[str]:
     )
     yield ""
     yield f"{'judge B':18}{'n':>5}  {'top-1':>18}  {'top-5':>18}  {'style':>18}  {'score':>6}"
-    for each in report.shares:
+    for each in (*report.shares, report.rebuilt):
         yield (
             f"{each.kind:18}{each.top5.n:5d}  {_share(each.top1)}  {_share(each.top5)}  {_share(each.style)}  "
             f"{each.score.value:6.3f}"
@@ -152,14 +162,12 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _cloud_lines(likeness: Likeness) -> Iterator[str]:
-    kid, floor = likeness.kid, likeness.kid_floor
-    if kid:
-        yield (
-            f"KID to held-out real pictures {1000 * kid.value:.1f} ± {1000 * kid.deviation:.1f} (x 1000); "
-            f"reconstructions of these {1000 * floor.value:.1f} ± {1000 * floor.deviation:.1f}"
-        )
+    clouds = {"drawn": likeness.kid, "rebuilt": likeness.kid_rebuilt, "real": likeness.kid_real}
+    found = [f"{name} {1000 * kid.value:.1f} ± {1000 * kid.deviation:.1f}" for name, kid in clouds.items() if kid]
+    yield f"KID x 1000 to other held-out real pictures: {', '.join(found)}"
     if likeness.fid is not None:
-        yield f"FID of trained pairs to the real pictures of these, 64 features: {likeness.fid:.2f}"
+        found = [f"drawn {likeness.fid:.2f}", f"real {likeness.fid_real:.2f}"]
+        yield f"FID of trained pairs to other real ones, {FID_FEATURES} features: {', '.join(found)}"
     yield f"reconstruction {likeness.psnr:.1f} dB"
 
 

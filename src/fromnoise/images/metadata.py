@@ -7,8 +7,8 @@ own JSON, which may be longer than EXIF allows, goes into JPEG's APP9 segments a
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -16,32 +16,24 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fromnoise.images.foreign import read_foreign
+from fromnoise.images.foreign.a1111 import read_parameters
+from fromnoise.images.foreign.draft import clean, json_object
 from fromnoise.images.opening import DAMAGE
 from fromnoise.images.parameters import parse_parameters, write_parameters
+from fromnoise.images.settings import OWN, Settings
 from fromnoise.request import Request
+from fromnoise.runtime.errors import UsageError
 
-OWN = "fromnoise"
+__all__ = ["OWN", "PARAMETERS", "Settings", "read_settings", "save_options"]
+
 PARAMETERS = "parameters"
 
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
-_UNICODE = b"UNICODE\0"
+_COMFYUI_TAGS = (0x010F, 0x0110)
+_UNICODE, _ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 _APP9 = b"\xff\xe9"
 _SEGMENT = 65_000
 _XMP = ('<x:xmpmeta xmlns:x="adobe:ns:meta/"><fromnoise>', "</fromnoise></x:xmpmeta>")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a picture says about itself: the tool that drew it, its words, and the tool's own settings by name.
-
-    `request` is there when fromnoise drew it and the picture can be drawn again.
-    """
-
-    tool: str
-    prompt: str
-    negative: str
-    values: Mapping[str, str]
-    request: Request | None = None
 
 
 def save_options(format: str, request: Request, sheet: str | None = None) -> dict[str, Any]:
@@ -56,27 +48,34 @@ def save_options(format: str, request: Request, sheet: str | None = None) -> dic
 def read_settings(image: Image.Image) -> Settings | None:
     """The settings in a loaded picture, ours before those of other tools; None when there are none.
 
-    Raises UsageError when our own are damaged.
+    Never raises for what a file holds: what is damaged is said in `missing`, and there is no request then.
     """
-    own = _own(image)
-    text = _text(image)
-    if own is None and text is None:
-        return _from_foreign(image)
-    request = None if own is None else Request.from_json(own)
-    found = parse_parameters(text or write_parameters(request or Request()))
-    ours = request is not None or "Sheet" in found.settings
-    return Settings(
-        tool=OWN if ours else "AUTOMATIC1111",
-        prompt=found.prompt if request is None else request.prompt,
-        negative=found.negative if request is None else request.negative,
-        values=found.settings,
-        request=request,
-    )
+    own, text = _own(image), _text(image)
+    if own is not None:
+        return _read_own(own, text)
+    if text is not None and json_object(text) is None:
+        return _read_text(text)
+    return read_foreign(_texts(image) if text is None else {PARAMETERS: text, **_texts(image)})
 
 
-def _from_foreign(image: Image.Image) -> Settings | None:
-    found = read_foreign(_texts(image))
-    return None if found is None else Settings(found.tool, found.prompt, found.negative, found.values)
+def _read_own(own: str, text: str | None) -> Settings:
+    """Our own Request; the text beside it says what the picture is when it is damaged."""
+    try:
+        request = Request.from_json(own)
+    except UsageError as error:
+        found = parse_parameters(text or "")
+        said = f"fromnoise's settings in it can't be read: {clean(error)}"
+        return Settings(OWN, found.prompt, found.negative, found.settings, missing=(said,))
+    values = parse_parameters(text or write_parameters(request)).settings
+    return Settings(OWN, request.prompt, request.negative, values, request)
+
+
+def _read_text(text: str) -> Settings:
+    """The text alone: another tool's, or ours without the Request beside it."""
+    found = parse_parameters(text)
+    if "Sheet" in found.settings:
+        return Settings(OWN, found.prompt, found.negative, found.settings)
+    return read_parameters(found)
 
 
 def _png(text: str, own: str | None) -> dict[str, Any]:
@@ -127,22 +126,44 @@ def _as_text(value: str | bytes) -> str:
 
 
 def _text(image: Image.Image) -> str | None:
-    """The "parameters" text, from a PNG chunk or from EXIF."""
-    return _texts(image).get(PARAMETERS) or _user_comment(image)
+    """The "parameters" text, from a PNG chunk or from EXIF, where it must have settings: cameras write there too."""
+    comment = _user_comment(image) or ""
+    said = bool(parse_parameters(comment).settings) or json_object(comment) is not None
+    return _texts(image).get(PARAMETERS) or (comment if said else None)
 
 
 def _texts(image: Image.Image) -> dict[str, str]:
+    """A picture's texts by name; ComfyUI's WebP has its own in EXIF, as `prompt:{…}` and `workflow:{…}`."""
     found = {**image.info, **getattr(image, "text", {})}
-    return {key: str(value) for key, value in found.items() if isinstance(key, str) and isinstance(value, str)}
+    texts = {key: str(value) for key, value in found.items() if isinstance(key, str) and isinstance(value, str)}
+    exif = _exif_of(image)
+    for value in map(exif.get, _COMFYUI_TAGS):
+        name, colon, text = str(value).partition(":")
+        if colon and name in ("prompt", "workflow"):
+            texts.setdefault(name, text)
+    return texts
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """EXIF; empty when it is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            exif = image.getexif()
+            exif.get_ifd(_EXIF_IFD)
+            return exif
+    except DAMAGE:
+        return Image.Exif()
 
 
 def _user_comment(image: Image.Image) -> str | None:
-    """EXIF's UserComment when it is Unicode; the standard leaves the byte order open, and tools use both."""
-    try:
-        comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT)
-    except DAMAGE:
+    """EXIF's UserComment; the standard leaves the byte order of Unicode open, and tools use both."""
+    comment = _exif_of(image).get_ifd(_EXIF_IFD).get(_USER_COMMENT)
+    if not isinstance(comment, bytes):
         return None
-    if not isinstance(comment, bytes) or not comment.startswith(_UNICODE):
+    if comment.startswith(_ASCII):
+        return comment.removeprefix(_ASCII).decode(errors="replace")
+    if not comment.startswith(_UNICODE):
         return None
     data = comment.removeprefix(_UNICODE)
     little = data[1::2].count(0) > data[::2].count(0)

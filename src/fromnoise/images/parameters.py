@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fromnoise.request import SAMPLERS, SCHEDULES, Request
+from fromnoise.request import SAMPLERS, SCHEDULES, Control, Request
 
 MISSING_MEANS = MappingProxyType({"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic"})
 """What a settings line leaves out because it was the web UI's default."""
 
 FEWEST_PAIRS = 3
 """A last line with fewer pairs is a line of the prompt."""
+
+WRITER = "fromnoise"
+"""What we write as Version, which is how readers tell tools apart."""
 
 _NEGATIVE = "Negative prompt:"
 
@@ -32,7 +35,7 @@ class Parameters:
 
 
 def write_parameters(request: Request, **more: str) -> str:
-    """The text for a request whose seed and size are settled, with any `more` settings at the end."""
+    """The text for a resolved request, with any `more` settings at the end."""
     negative = f"\n{_NEGATIVE} {request.negative}" if request.negative else ""
     settings = ", ".join(f"{key}: {_quoted(value)}" for key, value in {**_settings(request), **more}.items())
     return f"{request.prompt}{negative}\n{settings}".strip()
@@ -48,20 +51,59 @@ def parse_parameters(text: str) -> Parameters:
     return Parameters(prompt, negative, {**MISSING_MEANS, **settings} if settings else {})
 
 
-def _settings(request: Request) -> dict[str, str]:
-    width, height = request.size or (0, 0)
-    said: dict[str, object] = {
-        "Steps": request.steps,
-        "Sampler": SAMPLERS[request.sampler],
-        "Schedule type": SCHEDULES[request.schedule],
-        "CFG scale": f"{request.guidance:g}",
-        "Seed": request.seed,
-        "Size": f"{width}x{height}",
-        "Model hash": request.model_hash,
-        "Model": request.model,
-        "Denoising strength": None if request.init is None else f"{request.strength:g}",
-        "RNG": "CPU",
+def _number(value: float | None) -> str | None:
+    return None if value is None else f"{value:g}"
+
+
+def _said(value: float) -> str | None:
+    """A number, unless it is 0 and does nothing."""
+    return f"{value:g}" if value else None
+
+
+def _control(control: Control) -> str:
+    parts = {
+        "Model": re.sub(r"[,:\n]", " ", control.model),
+        "Weight": _number(control.weight),
+        "Guidance Start": _number(control.start),
+        "Guidance End": _number(control.end),
     }
+    return ", ".join(f"{key}: {value}" for key, value in parts.items())
+
+
+WRITTEN: Mapping[str, Callable[[Request], object]] = MappingProxyType(
+    {
+        "Steps": lambda request: request.steps,
+        "Sampler": lambda request: request.sampler and SAMPLERS[request.sampler],
+        "Schedule type": lambda request: request.schedule and SCHEDULES[request.schedule],
+        "CFG scale": lambda request: _number(request.guidance),
+        "Seed": lambda request: request.seed,
+        "Size": lambda request: request.size and "{}x{}".format(*request.size),
+        "Model hash": lambda request: request.model_hash,
+        "Model": lambda request: request.model,
+        "Denoising strength": lambda request: None if request.init is None else _number(request.strength),
+        "Clip skip": lambda request: request.clip_skip,
+        "RNG": lambda request: None if request.like == "a1111" else "CPU",
+        "Emphasis": lambda request: "None" if request.weighting == "none" else None,
+        "Mask blur": lambda request: None if request.mask is None else 0,
+        "Weighting": lambda request: "comfyui" if request.weighting == "comfyui" else None,
+        "Like": lambda request: None if request.like == "diffusers" else request.like,
+        "CFG rescale": lambda request: _said(request.rescale),
+        "CFG interval": lambda request: request.interval and "{:g}-{:g}".format(*request.interval),
+        "APG": lambda request: request.apg and "{:g}/{:g}/{:g}".format(*request.apg),
+        "Dynamic thresholding": lambda request: _number(request.threshold),
+        "PAG scale": lambda request: _said(request.pag),
+    }
+)
+"""Keys in the order in which they are written, and what each says of a request; None is left out.
+
+The web UI's own keys and values as far as "Mask blur" (modules/processing.py, `create_infotext`), then ours.
+"""
+
+
+def _settings(request: Request) -> dict[str, str]:
+    said = {key: value(request) for key, value in WRITTEN.items()}
+    said |= {f"ControlNet {index}": _control(each) for index, each in enumerate(request.controls)}
+    said["Version"] = WRITER
     return {key: str(value) for key, value in said.items() if value is not None}
 
 

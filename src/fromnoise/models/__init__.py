@@ -1,1 +1,1 @@
-"""The three networks of Stable Diffusion, each with a frozen config read from its published `config.json`."""
+"""The networks of Stable Diffusion, each with a frozen config read from its published `config.json`."""

@@ -23,7 +23,7 @@ EPS = 1e-6
 
 @dataclass(frozen=True)
 class AutoencoderConfig(Config):
-    """Fields of `vae/config.json`."""
+    """Fields of `vae/config.json`; `force_upcast` asks for float32 where the rest runs in half precision."""
 
     in_channels: int = 3
     out_channels: int = 3
@@ -34,13 +34,15 @@ class AutoencoderConfig(Config):
     sample_size: int = 512
     scaling_factor: float = 0.18215
     mid_block_add_attention: bool = True
+    use_quant_conv: bool = True
+    use_post_quant_conv: bool = True
+    force_upcast: bool = True
 
-    FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "act_fn": ("silu",),
-        "use_quant_conv": (True,),
-        "use_post_quant_conv": (True,),
+    FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"act_fn": ("silu",)}
+    CHOICES: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "down_block_types": ("DownEncoderBlock2D",),
+        "up_block_types": ("UpDecoderBlock2D",),
     }
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"force_upcast", "down_block_types", "up_block_types"})
 
     @property
     def factor(self) -> int:
@@ -51,7 +53,7 @@ class AutoencoderConfig(Config):
         """Every field, with the block types that diffusers wants spelt out."""
         levels = len(self.block_out_channels)
         kinds = {"down_block_types": ["DownEncoderBlock2D"] * levels, "up_block_types": ["UpDecoderBlock2D"] * levels}
-        return {**super().to_json(), **kinds, "force_upcast": False}
+        return {**super().to_json(), **kinds}
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,17 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 2 * latent_channels, h, w)."""
+        return self.coarse(self.fine(x))
+
+    def fine(self, x: Tensor) -> Tensor:
+        """The levels that shrink: (B, 3, H, W) to (B, C, h, w)."""
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
+        return x
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """The rest, as small as the latents: (B, C, h, w) to (B, 2 * latent_channels, h, w)."""
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
 
 
@@ -175,7 +185,14 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, latent_channels, h, w) to (B, 3, H, W)."""
-        x = self.mid_block(self.conv_in(x))
+        return self.fine(self.coarse(x))
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """What is as small as the latents: (B, latent_channels, h, w) to (B, C, h, w)."""
+        return self.mid_block(self.conv_in(x))
+
+    def fine(self, x: Tensor) -> Tensor:
+        """The levels that grow: (B, C, h, w) to (B, 3, H, W)."""
         for block in self.up_blocks:
             x = block(x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
@@ -189,13 +206,17 @@ class Autoencoder(nn.Module):
         self.config = config
         channels = config.latent_channels
         self.encoder = Encoder(config)
-        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
-        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.use_quant_conv else nn.Identity()
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.use_post_quant_conv else nn.Identity()
         self.decoder = Decoder(config)
 
     def distribution(self, pictures: Tensor) -> Gaussian:
         """The latents' distribution before scaling, for pictures (B, 3, H, W) in [-1, 1]."""
-        mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
+        return self.gaussian(self.encoder.fine(pictures))
+
+    def gaussian(self, features: Tensor) -> Gaussian:
+        """The latents' distribution before scaling, for what `encoder.fine` makes of pictures."""
+        mean, log_variance = self.quant_conv(self.encoder.coarse(features)).chunk(2, dim=1)
         return Gaussian(mean, log_variance.clamp(-30.0, 20.0))
 
     def encode(self, pictures: Tensor, noise: Tensor | None = None) -> Tensor:

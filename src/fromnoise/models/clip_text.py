@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fromnoise.models.config import Config
+from fromnoise.models.config import GENERATION_FIELDS, Config
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, 
 
 @dataclass(frozen=True)
 class TextConfig(Config):
-    """Fields of `text_encoder/config.json`."""
+    """Fields of `text_encoder/config.json`; `architectures` says whether a projection follows."""
 
     vocab_size: int = 49408
     hidden_size: int = 768
@@ -41,15 +41,32 @@ class TextConfig(Config):
     eos_token_id: int = 2
     pad_token_id: int = 1
     projection_dim: int = 512
+    architectures: tuple[str, ...] = ("CLIPTextModel",)
 
     FIXED: ClassVar[Mapping[str, tuple[Any, ...]]] = {"attention_dropout": (0.0,)}
-    IGNORED: ClassVar[frozenset[str]] = frozenset(
-        {"dropout", "initializer_factor", "initializer_range", "return_dict", "output_hidden_states", "use_cache"}
-    )
+    CHOICES: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "hidden_act": tuple(ACTIVATIONS),
+        "architectures": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    }
+    IGNORED: ClassVar[frozenset[str]] = GENERATION_FIELDS | {"dropout", "initializer_factor", "initializer_range"}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The config that a `config.json` states, CLIP's whole one too, whose text part is in `text_config`."""
+        if "text_config" not in values:
+            return super().from_json(values)
+        text = {name: value for name, value in values["text_config"].items() if name != "architectures"}
+        named = {name: values[name] for name in ("architectures",) if values.get(name) not in (None, ["CLIPModel"])}
+        return super().from_json({**text, **named})
+
+    @property
+    def projects(self) -> bool:
+        """Whether the sentence's state is projected, as in SDXL's second encoder."""
+        return "CLIPTextModelWithProjection" in self.architectures
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, and the names that transformers looks for."""
-        return {**super().to_json(), "architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
+        """Every field, and the name that transformers looks for."""
+        return {**super().to_json(), "model_type": "clip_text_model"}
 
 
 class CausalAttention(nn.Module):
@@ -150,10 +167,28 @@ class ClipText(nn.Module):
         super().__init__()
         self.config = config
         self.text_model = TextTransformer(config)
+        if config.projects:
+            self.text_projection = nn.Linear(config.hidden_size, config.projection_dim, bias=False)
 
     def forward(self, tokens: Tensor, skip: int = 0) -> Tensor:
         """Token ids (B, M) to states (B, M, C); `skip` leaves out that many last layers (clip skip minus one)."""
         return self.text_model(tokens, skip)
+
+    def states(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """Every state (B, M, C) before the final norm: 0 the embeddings, -1 the last layer's, -2 what SDXL reads."""
+        made = [self.text_model.embeddings(tokens)]
+        for layer in self.text_model.encoder.layers:
+            made.append(layer(made[-1]))
+        return tuple(made)
+
+    def pooled(self, tokens: Tensor, last: Tensor | None = None) -> Tensor:
+        """The sentence's state (B, P), normalised, and projected where the model has a projection.
+
+        `last` is `states(tokens)[-1]`, when it is at hand already.
+        """
+        last = self.states(tokens)[-1] if last is None else last
+        sentence = self.sentence(tokens, self.text_model.final_layer_norm(last))
+        return self.text_projection(sentence) if self.config.projects else sentence
 
     def sentence(self, tokens: Tensor, states: Tensor) -> Tensor:
         """The state at each row's first end token, (B, C): what the sentence means as a whole.
@@ -161,5 +196,6 @@ class ClipText(nn.Module):
         Published configs say `eos_token_id` 2 where the end token is the largest id (as transformers notes).
         """
         legacy = self.config.eos_token_id == 2
-        end = tokens.argmax(1) if legacy else (tokens == self.config.eos_token_id).int().argmax(1)
+        known = tokens.masked_fill(tokens >= self.config.vocab_size, 0)  # ids that a textual inversion added are larger
+        end = known.argmax(1) if legacy else (tokens == self.config.eos_token_id).int().argmax(1)
         return states[torch.arange(len(tokens), device=tokens.device), end]

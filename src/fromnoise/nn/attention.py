@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.nn.norm import GroupNorm
 
 
-class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2); cross-attention when given a context."""
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) of (B, H, N, D) on (B, H, M, D)."""
+    return F.scaled_dot_product_attention(q, k, v)
 
-    def __init__(self, channels: int, heads: int, context_channels: int | None = None) -> None:
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2); cross-attention when given a context.
+
+    `upcast` attends in float32 in a half-precision network: SD 2.1's products overflow float16.
+    """
+
+    def __init__(self, channels: int, heads: int, context_channels: int | None = None, upcast: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.upcast = heads, upcast
         context_channels = context_channels or channels
         self.to_q = nn.Linear(channels, channels, bias=False)
         self.to_k = nn.Linear(context_channels, channels, bias=False)
         self.to_v = nn.Linear(context_channels, channels, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels), nn.Identity()])
 
+    def forward(self, x: Tensor, context: Tensor | None = None, perturbed: Tensor | None = None) -> Tensor:
+        """(B, N, C) attends to itself, or to a context (B, M, context_channels); gives (B, N, C).
+
+        In the rows where `perturbed` (B,) is true every token sees itself only: perturbed self-attention (Ahn et al.
+        2024).
+        """
+        context = x if context is None else context
+        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(context)), self._split(self.to_v(context))
+        mixed = self._attend(q, k, v)
+        if perturbed is not None:
+            mixed = torch.where(perturbed[:, None, None, None], v, mixed)
+        return self.to_out[0](mixed.transpose(1, 2).flatten(2))
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, N, C) -> (B, H, N, D)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(B, N, C) attends to itself, or to a context (B, M, context_channels); gives (B, N, C)."""
-        context = x if context is None else context
-        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(context)), self._split(self.to_v(context))
-        mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.to_out[0](mixed.transpose(1, 2).flatten(2))
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.upcast and q.element_size() < 4:
+            return attend(q.float(), k.float(), v.float()).to(v.dtype)
+        return attend(q, k, v)
 
 
 class GEGLU(nn.Module):
@@ -59,18 +79,18 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Self-attention, cross-attention to the words, feed-forward: each normalised before, added after."""
 
-    def __init__(self, channels: int, heads: int, context_channels: int) -> None:
+    def __init__(self, channels: int, heads: int, context_channels: int, upcast: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(channels)
-        self.attn1 = Attention(channels, heads)
+        self.attn1 = Attention(channels, heads, upcast=upcast)
         self.norm2 = nn.LayerNorm(channels)
-        self.attn2 = Attention(channels, heads, context_channels)
+        self.attn2 = Attention(channels, heads, context_channels, upcast)
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """(B, N, C) and words (B, M, context_channels) to (B, N, C)."""
-        x = x + self.attn1(self.norm1(x))
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
+        """(B, N, C) and words (B, M, context_channels) to (B, N, C); `perturbed` is self-attention's."""
+        x = x + self.attn1(self.norm1(x), perturbed=perturbed)
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -82,23 +102,30 @@ class SpatialTransformer(nn.Module):
     """
 
     def __init__(
-        self, channels: int, heads: int, context_channels: int, groups: int, depth: int = 1, linear: bool = False
+        self,
+        channels: int,
+        heads: int,
+        context_channels: int,
+        groups: int,
+        depth: int = 1,
+        linear: bool = False,
+        upcast: bool = False,
     ) -> None:
         super().__init__()
         self.linear = linear
         self.norm = GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
-            TransformerBlock(channels, heads, context_channels) for _ in range(depth)
+            TransformerBlock(channels, heads, context_channels, upcast) for _ in range(depth)
         )
         self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
         """A map (B, C, h, w) and words (B, M, context_channels) to a map (B, C, h, w)."""
         height, width = x.shape[-2:]
         tokens = self._to_tokens(self.norm(x))
         for block in self.transformer_blocks:
-            tokens = block(tokens, context)
+            tokens = block(tokens, context, perturbed)
         return x + self._to_map(tokens, height, width)
 
     def _to_tokens(self, x: Tensor) -> Tensor:

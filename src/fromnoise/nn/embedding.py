@@ -1,4 +1,4 @@
-"""How a time becomes numbers that a network can use."""
+"""How a time, a size or a guidance scale becomes numbers that a network can use."""
 
 from __future__ import annotations
 
@@ -12,23 +12,40 @@ from torch import Tensor, nn
 def sinusoids(time: Tensor, channels: int, flip: bool = True, shift: float = 0.0) -> Tensor:
     """Times (B,) as (B, channels) cosines and sines of geometric frequencies (Vaswani et al. 2017, 3.5).
 
-    `flip` puts the cosines first; `shift` is diffusers' `freq_shift`.
+    `flip` puts the cosines first; `shift` is diffusers' `freq_shift`. The order of operations is diffusers' too: at
+    a thousand radians a different rounding of the frequency would show.
     """
     half = channels // 2
-    exponent = torch.arange(half, dtype=torch.float32, device=time.device) / (half - shift)
-    angles = time[:, None].float() * torch.exp(-math.log(10_000) * exponent)
+    exponent = -math.log(10_000) * torch.arange(half, dtype=torch.float32, device=time.device) / (half - shift)
+    angles = time[:, None].float() * torch.exp(exponent)
     pair = (angles.cos(), angles.sin()) if flip else (angles.sin(), angles.cos())
     return torch.cat(pair, dim=-1)
 
 
-class TimestepEmbedding(nn.Module):
-    """A two-layer perceptron over the sinusoids."""
+def guidance_sinusoids(guidance: Tensor, channels: int) -> Tensor:
+    """Guidance scales w (B,) as (B, channels) sines and cosines, as Luo et al. 2023 (LCM) embed them.
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    The formula and its rounding are those that the published networks were trained with: 1000 w radians and more.
+    """
+    half = channels // 2
+    rate = math.log(10_000) / (half - 1)
+    frequencies = torch.exp(torch.arange(half, dtype=torch.float32, device=guidance.device) * -rate)
+    angles = (guidance.float() * 1000.0)[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class TimestepEmbedding(nn.Module):
+    """A two-layer perceptron over the sinusoids, to which an embedded guidance scale may be added before."""
+
+    def __init__(self, in_channels: int, channels: int, guidance_channels: int | None = None) -> None:
         super().__init__()
         self.linear_1 = nn.Linear(in_channels, channels)
+        if guidance_channels is not None:
+            self.cond_proj = nn.Linear(guidance_channels, in_channels, bias=False)
         self.linear_2 = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels) to (B, channels)."""
+    def forward(self, x: Tensor, guidance: Tensor | None = None) -> Tensor:
+        """(B, in_channels), and (B, guidance_channels) where the network has them, to (B, channels)."""
+        if guidance is not None:
+            x = x + self.cond_proj(guidance)
         return self.linear_2(F.silu(self.linear_1(x)))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.models.clip_text import ClipText
+from fromnoise.runtime.errors import UsageError
 from fromnoise.text.tokenizer import Tokenizer
 
 
@@ -28,7 +29,17 @@ class TextEncoder:
         `clip_skip` counts layers from the end as the AUTOMATIC1111 web UI does: 1 is the last, 2 the one before. The
         empty prompt is "" encoded.
         """
-        return self.clip_text(self.tokenizer.encode(prompts).to(self.device), clip_skip - 1)
+        return self.states(self.tokenizer.encode(prompts), clip_skip)
+
+    def states(self, tokens: Tensor, clip_skip: int = 1) -> Tensor:
+        """States (B, M, C) of ids (B, M) after the final norm; UsageError for more layers than there are."""
+        return self.clip_text(tokens.to(self.device), self._layer(clip_skip) - 1)
+
+    def raw_states(self, tokens: Tensor, clip_skip: int = 1) -> tuple[Tensor, Tensor]:
+        """States (B, M, C) before the final norm, and the pooled states (B, P) of whole sentences, as in SDXL."""
+        tokens = tokens.to(self.device)
+        states = self.clip_text.states(tokens)
+        return states[-self._layer(clip_skip)], self.clip_text.pooled(tokens, states[-1])
 
     @torch.inference_mode()
     def sentences(self, prompts: Sequence[str]) -> Tensor:
@@ -38,3 +49,9 @@ class TextEncoder:
         ends = (tokens == self.tokenizer.end).int().argmax(1)
         tokens = tokens[:, : int(ends.max()) + 1].to(self.device)
         return self.clip_text.sentence(tokens, self.clip_text(tokens))
+
+    def _layer(self, clip_skip: int) -> int:
+        layers = self.clip_text.config.num_hidden_layers
+        if not 1 <= clip_skip <= layers:
+            raise UsageError(f"clip skip must be from 1 to {layers}, this text encoder's layers, not {clip_skip}")
+        return clip_skip

@@ -6,21 +6,26 @@ transformers' `CLIPTokenizer` applies them; the work is done by the `tokenizers`
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
-import torch
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
-from torch import Tensor
 
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.log import warn
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 END_OF_WORD = "</w>"
 START, END = "<|startoftext|>", "<|endoftext|>"
+CLIP_MERGES = Path(__file__).parent / "clip_merges.txt.gz"
+"""The merges of OpenAI's CLIP, first ones first, two pieces a line."""
 
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -60,9 +65,20 @@ class Tokenizer:
         length = config.get("model_max_length", 77)
         return cls(_json(folder / "vocab.json"), _merges(folder / "merges.txt"), max_length=int(length), **tokens)
 
+    @classmethod
+    def clip(cls, max_length: int = 77, pad: str = END) -> Tokenizer:
+        """CLIP's published vocabulary of 49408 pieces, which ships with this package.
+
+        Stable Diffusion 2, and the second encoder of SDXL, pad with "!" (id 0).
+        """
+        vocabulary, merges = clip_vocabulary()
+        return cls(vocabulary, merges, max_length=max_length, pad=pad)
+
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Ids (B, max_length) int64: start, pieces, end, padding. What does not fit is cut, and a warning says what."""
-        rows = [self._row(prompt) for prompt in prompts]
+        import torch  # here, so that looking at tokens needs no torch
+
+        rows = [self.row(self.fit(prompt)) for prompt in prompts]
         return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), self.max_length)
 
     def ids(self, prompt: str) -> list[int]:
@@ -71,14 +87,28 @@ class Tokenizer:
 
     def tokens(self, prompt: str) -> list[str]:
         """The pieces of the prompt as the vocabulary spells them (`</w>` ends a word), to look at."""
-        return [self._pieces[id] for id in self.ids(prompt)]
+        return [self.piece(id) for id in self.ids(prompt)]
 
-    def _row(self, prompt: str) -> list[int]:
-        ids, room = self.ids(prompt), self.max_length - 2
+    @property
+    def room(self) -> int:
+        """How many pieces fit between start and end."""
+        return self.max_length - 2
+
+    def fit(self, prompt: str) -> list[int]:
+        """The ids of the pieces that fit; a warning says what was cut."""
+        ids, room = self.ids(prompt), self.room
         if len(ids) > room:
             warn(f"the prompt is {len(ids)} tokens long and {room} fit; cut off: {self.text(ids[room:])!r}")
-        row = [self.start, *ids[:room], self.end]
+        return ids[:room]
+
+    def row(self, ids: Sequence[int]) -> list[int]:
+        """At most `room` ids as the model reads them: start, ids, end, padding."""
+        row = [self.start, *ids, self.end]
         return row + [self.pad] * (self.max_length - len(row))
+
+    def piece(self, id: int) -> str:
+        """An id as the vocabulary spells it."""
+        return self._pieces[id]
 
     def text(self, ids: Sequence[int]) -> str:
         """The words that ids spell, single blanks between them."""
@@ -109,6 +139,22 @@ def engine(
     made.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     made.decoder = decoders.ByteLevel()
     return made
+
+
+@cache
+def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's pieces with their ids, and its merges, rebuilt in the order of OpenAI's `simple_tokenizer.py`.
+
+    First the bytes, those that print before the others; then the bytes that end a word; then what each merge makes;
+    then start and end.
+    """
+    lines = gzip.decompress(CLIP_MERGES.read_bytes()).decode("utf-8").splitlines()
+    merges = [(one, other) for one, other in map(str.split, lines)]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    printing = [each for each in letters if ord(each) < 256]
+    letters = printing + [each for each in letters if ord(each) >= 256]
+    pieces = [*letters, *(each + END_OF_WORD for each in letters), *(one + other for one, other in merges), START, END]
+    return {piece: id for id, piece in enumerate(pieces)}, merges
 
 
 def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -17,44 +17,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fromnoise.checkpoints.folder import save_module, write_json, write_tensors
+from fromnoise.checkpoints.folder import load_module, save_module, write_json, write_tensors
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.data.sources import PICTURE_SETS
-from fromnoise.models.judge import Judge, JudgeConfig, Reading
+from fromnoise.models.judge import Judge, JudgeConfig, Reading, merged
 from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.log import note
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.callbacks import Averages, Every, LearningRate
+from fromnoise.training.optimizers import muon
 from fromnoise.training.order import draws
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.run import Show, fit, open_run
 from fromnoise.training.teacher import cached_vectors
-from fromnoise.training.views import views
+from fromnoise.training.views import FAITHFUL, views
+
+OUTSIDE = ("encoder.near.0", "encoder.place", "strokes.near", "text_head", "cluster_head", "style_head")
+"""What AdamW trains, because it touches pixels, places or answers."""
 
 
 @dataclass(frozen=True)
 class JudgeRecipe:
     """Settings of a run. From step `growth[i]` on, pictures are read at `sides[i]` pixels.
 
-    `texts`, `names` and `styles` weigh the three losses; `evenness` is the power that vectors are whitened by.
+    `texts` and `names` weigh the losses of what is shown; `plain` of a step's pictures teach the style, whose branch
+    shares no weight with the rest. `evenness` is the power that vectors are whitened by; `init` names a judge's folder
+    to go on from.
     """
 
     architecture: str = "residual"
     width: int = 32
+    shades: int = 8
     sides: tuple[int, ...] = (32, 48, 64)
-    growth: tuple[int, ...] = (0, 1800, 2300)
-    steps: int = 2600
+    growth: tuple[int, ...] = (0, 700, 1000)
+    steps: int = 1200
     batch: int = 128
+    plain: int = 48
     rate: float = 2e-3
-    warmup: int = 100
-    decay_at: int | None = 1200
+    warmup: int = 50
+    decay_at: int | None = 500
     texts: float = 1.0
     names: float = 0.5
-    styles: float = 0.5
     smoothing: float = 0.1
     sharpness: float = 25.0
     evenness: float = 0.5
+    init: str | None = None
     seed: int = 0
 
 
@@ -88,10 +96,13 @@ class Concepts:
 
 @dataclass(frozen=True)
 class Judged:
-    """A batch: views (B, 3, s, s), their clusters (B,) and styles (B,), and one wording of every concept."""
+    """A batch: views (B, 3, s, s) and their clusters (B,), faithful views (P, 3, S, S) of the first P pictures and
+    their styles (P,), and one wording of every concept.
+    """
 
     pictures: Tensor
     clusters: Tensor
+    plain: Tensor
     styles: Tensor
     wordings: Tensor
 
@@ -120,14 +131,20 @@ class JudgeTask:
         """Views of the next pictures, and a wording of each concept to hold them against."""
         chosen = draws(self.recipe.seed, step, self.recipe.batch, len(self.pictures))
         rows = torch.tensor([draw.sample for draw in chosen])
-        seen = views(self.pictures[rows].float() / 127.5 - 1, chosen, self.may_flip[rows], self.side(step))
-        wordings = self.concepts.one_wording_each(generator("wordings", self.recipe.seed, step))
-        seen = seen.contiguous(memory_format=torch.channels_last)
-        return Judged(seen, self.clusters[rows], self.styles[rows], wordings)
+        pictures, may, near = self.pictures[rows].float() / 127.5 - 1, self.may_flip[rows], slice(self.recipe.plain)
+        seen = views(pictures, chosen, may, self.side(step))
+        plain = views(pictures[near], chosen[near], may[near], self.recipe.sides[-1], FAITHFUL)
+        return Judged(
+            pictures=seen.contiguous(memory_format=torch.channels_last),
+            clusters=self.clusters[rows],
+            plain=plain.contiguous(memory_format=torch.channels_last),
+            styles=self.styles[rows[near]],
+            wordings=self.concepts.one_wording_each(generator("wordings", self.recipe.seed, step)),
+        )
 
     def predict(self, batch: Judged) -> Reading:
         """The judge's reading."""
-        return self.model(batch.pictures)
+        return self.model(batch.pictures, batch.plain)
 
     @torch.autocast("cpu", enabled=False)
     def loss(self, prediction: Reading, batch: Judged) -> Tensor:
@@ -138,14 +155,8 @@ class JudgeTask:
         return (
             recipe.texts * F.cross_entropy(texts, batch.clusters, label_smoothing=recipe.smoothing)
             + recipe.names * F.cross_entropy(prediction.clusters, batch.clusters, label_smoothing=recipe.smoothing)
-            + recipe.styles * F.cross_entropy(prediction.styles, batch.styles)
+            + F.cross_entropy(prediction.styles, batch.styles)
         )
-
-
-def merged(logits: Tensor, members: Tensor) -> Tensor:
-    """Logits of concepts (B, C) as logits of clusters (B, K): the logarithm of the sum over their `members` (C, K)."""
-    top = logits.max(1, keepdim=True).values.detach()
-    return ((logits - top).exp() @ members + 1e-30).log() + top
 
 
 def shrunk(dataset: Dataset, rows: Sequence[int], side: int) -> Tensor:
@@ -226,22 +237,27 @@ def train(
         batch=recipe.batch,
         show=show,
         resume=resume,
+        optimizer=muon(model, OUTSIDE),
         extra=[Every(500, lambda _: save_judge(run / "judge", model, concepts))],
     )
     save_judge(run / "judge", model, concepts)
 
 
 def new_judge(recipe: JudgeRecipe, concepts: Concepts, styles: Sequence[str]) -> Judge:
-    """A fresh network with a class for every cluster and style."""
+    """A network with a class for every cluster and style: a fresh one, or with the weights that `init` names."""
     config = JudgeConfig(
         architecture=recipe.architecture,
         side=recipe.sides[-1],
         width=recipe.width,
+        shades=recipe.shades,
         text_dim=concepts.vectors.shape[1],
         clusters=len(concepts.clusters),
         styles=tuple(styles),
     )
-    return channels_last(Judge(config))
+    model = channels_last(Judge(config))
+    if recipe.init:
+        load_module(model, Path(recipe.init) / "model.safetensors")
+    return model
 
 
 def save_judge(folder: Path, model: Judge, concepts: Concepts) -> None:

@@ -1,0 +1,46 @@
+"""The module that a part's weights go into, made on the meta device: shapes without memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from fromnoise.checkpoints.checkpoint import class_of
+from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
+from fromnoise.models.clip_text import ClipText, TextConfig
+from fromnoise.models.config import Config
+from fromnoise.models.controlnet import ControlNet, ControlNetConfig
+from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
+from fromnoise.models.unet import UNet, UNetConfig
+from fromnoise.runtime.errors import FromnoiseError
+
+
+def _build(module: Callable[..., nn.Module], config: type[Config], values: Mapping[str, Any]) -> nn.Module:
+    return module(config.from_json(values))
+
+
+MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = MappingProxyType(
+    {
+        "UNet2DConditionModel": partial(_build, UNet, UNetConfig),
+        "AutoencoderKL": partial(_build, Autoencoder, AutoencoderConfig),
+        "AutoencoderTiny": partial(_build, TinyAutoencoder, TinyAutoencoderConfig),
+        "ControlNetModel": partial(_build, ControlNet, ControlNetConfig),
+        "CLIPTextModel": partial(_build, ClipText, TextConfig),
+        "CLIPTextModelWithProjection": partial(_build, ClipText, TextConfig),
+    }
+)
+"""By the class that a config names."""
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """A part's module on the meta device; FromnoiseError for a class or a field that is not supported."""
+    kind = class_of(config)
+    if kind not in MODULES:
+        raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
+    with torch.device("meta"):
+        return MODULES[kind](config)

@@ -1,0 +1,145 @@
+"""From folder to single file and back: every tensor that the maps name keeps its bits and its dtype."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.checkpoint import Checkpoint, Part
+from fromnoise.checkpoints.model_folder import MODEL_INDEX, write_folder
+from fromnoise.checkpoints.opening import open_checkpoint
+from fromnoise.checkpoints.report import compare
+from fromnoise.checkpoints.single_file import write_file
+from fromnoise.checkpoints.tensor_file import Told
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import warn
+
+SINGLE = ".safetensors"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes are written, and of how many."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, and how many named tensors and bytes of them were written."""
+
+    checkpoint: Checkpoint
+    tensors: int
+    bytes: int
+
+
+def convert_checkpoint(
+    source: Path,
+    destination: Path,
+    *,
+    keep_extra: bool = False,
+    overwrite: bool = False,
+    family: str | None = None,
+    prediction: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Conversion:
+    """Write the checkpoint at `source` as a single file where `destination` ends in .safetensors, else as a folder.
+
+    What is written is whole or not there at all.
+
+    Declared extras (averaged copies, training buffers, a last layer that is not used) are left behind unless
+    `keep_extra`; the folder keeps them in a file of its own. `family` and `prediction` as for `open_checkpoint`.
+    Raises UsageError when the destination exists and may not be replaced.
+    """
+    _require_free(source, destination, overwrite)
+    checkpoint = open_checkpoint(source, family=family, prediction=prediction)
+    return write_checkpoint(checkpoint, destination, keep_extra=keep_extra, overwrite=overwrite, progress=progress)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    destination: Path,
+    *,
+    keep_extra: bool = False,
+    overwrite: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Conversion:
+    """Write an opened checkpoint, each tensor read only when its turn comes. See `convert_checkpoint`."""
+    _require_free(checkpoint.path, destination, overwrite)
+    for part in checkpoint.parts.values():
+        _require_whole(part)
+    named = [each for part in checkpoint.parts.values() for each in part.tensors.values()]
+    size = sum(each.bytes for each in named)
+    told = _counter(progress, size + (sum(each.bytes for each in checkpoint.extras.values()) if keep_extra else 0))
+    _warn_of_gaps(checkpoint)
+    if destination.suffix == SINGLE:
+        write_file(destination, checkpoint, keep_extra=keep_extra, overwrite=overwrite, told=told)
+    else:
+        with _folder_at(destination) as folder:
+            write_folder(folder, checkpoint, keep_extra=keep_extra, told=told)
+    return Conversion(checkpoint, len(named), size)
+
+
+def _require_whole(part: Part) -> None:
+    """FromnoiseError unless the part has just the keys and shapes that its config promises."""
+    expected = f"{part.name} of a {part.family} checkpoint"
+    compare(part.source, expected, build(part.config).state_dict(), part.tensors).require_complete()
+
+
+def _warn_of_gaps(checkpoint: Checkpoint) -> None:
+    """A lone autoencoder's file does not say how its latents are scaled, and diffusers would assume SD 1's factor."""
+    vae = checkpoint.parts.get("vae")
+    if vae and vae.class_name == "AutoencoderKL" and "scaling_factor" not in vae.config:
+        warn(f"{vae.source} does not say how its latents are scaled; name its family (sdxl, say) to write it down")
+
+
+def _require_free(source: Path, destination: Path, overwrite: bool) -> None:
+    """UsageError unless the destination is new, or is a model that may be replaced."""
+    if destination.resolve() in source.resolve().parents:
+        raise UsageError(f"{destination} holds {source} itself; choose another name")
+    if destination.suffix in PICKLES:
+        raise UsageError(f"{destination}: pickles are read, never written; choose a name that ends in {SINGLE}")
+    if not destination.exists():
+        return
+    if not overwrite:
+        raise UsageError(f"{destination} exists; choose another name or allow overwriting")
+    if destination.is_dir() == (destination.suffix == SINGLE):
+        raise UsageError(f"{destination} exists and is of the other kind (file or folder); choose another name")
+    models = (MODEL_INDEX, "config.json")
+    is_model = destination.is_file() or any((destination / each).is_file() for each in models)
+    if not is_model and any(destination.iterdir()):
+        raise UsageError(f"{destination} is a folder of something else; choose another name")
+
+
+def _counter(progress: Progress, total: int) -> Told:
+    done = 0
+
+    def told(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return told
+
+
+@contextmanager
+def _folder_at(destination: Path) -> Iterator[Path]:
+    """A temporary folder that takes the destination's place when the block ends well, and vanishes otherwise."""
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(dir=destination.parent, prefix=f".{destination.name}-")
+    except OSError as error:
+        raise UsageError(f"can't write in {destination.parent}: {error.strerror or error}") from error
+    with beside as temporary:
+        made, replaced = Path(temporary, "new"), Path(temporary, "old")
+        made.mkdir()
+        yield made
+        if destination.exists():
+            destination.rename(replaced)
+        try:
+            made.rename(destination)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(destination)
+            raise

@@ -1,0 +1,141 @@
+"""A sampler's contract: the Step that it yields, the noise that it asks for, and how it goes on from a Step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fromnoise.runtime.paths import atomic_write
+
+
+class Noise(Protocol):
+    """Where fresh unit normal noise comes from, (B, C, h, w), for the way from one level to the next.
+
+    `state` says where its streams stand, (B, state) uint8; None for a source that is a pure function of the levels.
+    """
+
+    @property
+    def state(self) -> Tensor | None: ...
+
+    @state.setter
+    def state(self, state: Tensor) -> None: ...
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step made, and all that is needed to go on from it.
+
+    `index` steps are done; `noisy` (B, C, h, w) went in at level `sigma`; `denoised` is the picture predicted from
+    it; `x` came out, at the next level. `history` is the solver's memory, `noise_state` the streams' positions, and
+    `guidance` the memory of a denoiser that has one, which whoever made it keeps here. Where the pictures of a batch
+    are at different levels (DPM adaptive), `sigma` is the highest.
+    """
+
+    index: int
+    sigma: float
+    noisy: Tensor
+    denoised: Tensor
+    x: Tensor
+    history: tuple[Tensor, ...] = ()
+    noise_state: Tensor | None = None
+    guidance: tuple[Tensor, ...] = ()
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        tensors = {"noisy": self.noisy, "denoised": self.denoised, "x": self.x}
+        for name in _MEMORIES:
+            tensors |= {f"{name}.{index}": each for index, each in enumerate(getattr(self, name))}
+        if self.noise_state is not None:
+            tensors["noise_state"] = self.noise_state
+        place = torch.tensor([self.index, self.sigma], dtype=torch.float64)
+        with atomic_write(path, overwrite=True) as temporary:
+            save_file({**{key: each.clone() for key, each in tensors.items()}, "place": place}, temporary)
+
+    @classmethod
+    def read(cls, path: Path) -> Step:
+        """The step that `save` wrote."""
+        tensors = load_file(path)
+        index, sigma = tensors.pop("place").tolist()
+        history, guidance = (_taken(tensors, name) for name in _MEMORIES)
+        return cls(index=int(index), sigma=sigma, history=history, guidance=guidance, **tensors)
+
+
+_MEMORIES = ("history", "guidance")
+"""The fields of a Step that hold several tensors."""
+
+
+def _taken(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, ...]:
+    """The tensors called name.0, name.1, …, taken out."""
+    count = sum(key.startswith(f"{name}.") for key in tensors)
+    return tuple(tensors.pop(f"{name}.{index}") for index in range(count))
+
+
+Sampler = Callable[..., Iterator[Step]]
+"""`sample(denoise, x, sigmas, *, noise, start=None)`: a generator of Steps over `sigmas` (n + 1,)."""
+
+
+def begin(x: Tensor, noise: Noise | None, start: Step | None) -> Tensor:
+    """The latents to go on from; the noise streams are put back where they stood."""
+    if start is None:
+        return x
+    if noise is not None and start.noise_state is not None:
+        noise.state = start.noise_state
+    return start.x.to(x.device)
+
+
+def memory(x: Tensor, start: Step | None) -> tuple[Tensor, ...]:
+    """The solver's memory to go on with, where x is; nothing at the beginning."""
+    return () if start is None else tuple(each.to(x.device) for each in start.history)
+
+
+def remaining(sigmas: Tensor, start: Step | None) -> Iterator[tuple[int, float, float]]:
+    """Index, level and next level of the steps that are left."""
+    levels = sigmas.tolist()
+    for index in range(0 if start is None else start.index, len(levels) - 1):
+        yield index, levels[index], levels[index + 1]
+
+
+def at(x: Tensor, sigma: float) -> Tensor:
+    """One level for every picture of x, (B,)."""
+    return x.new_full((len(x),), sigma)
+
+
+def slope(x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+    """dx/dsigma of the probability-flow equation (Karras et al. 2022, eq. 3 with sigma as the time)."""
+    return (x - denoised) / sigma
+
+
+def toward(x: Tensor, target: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """Straight on to the next level, as if `target` were the clean picture: exact for one that does not change.
+
+    Euler's step in sigma, DDIM's in any scaling (Song et al. 2020, eq. 12) and DPM-Solver++'s first-order one (Lu et
+    al. 2022, eq. 9) are all this.
+    """
+    return target + sigma_next / sigma * (x - target)
+
+
+def ancestral_split(sigma: float, sigma_next: float, eta: float = 1.0) -> tuple[float, float]:
+    """The level to step down to, and the level of fresh noise to add: their squares sum to sigma_next squared.
+
+    DDIM's eq. 16 (Song et al. 2020) written in sigma; k-diffusion's `get_ancestral_step`.
+    """
+    up = min(sigma_next, eta * sigma_next * max(0.0, sigma**2 - sigma_next**2) ** 0.5 / sigma)
+    return max(0.0, sigma_next**2 - up**2) ** 0.5, up
+
+
+def renoise(x: Tensor, noise: Noise | None, amount: float, sigma: float, sigma_next: float) -> Tensor:
+    """x with `amount` of fresh noise, drawn for the way from sigma to sigma_next; none is drawn for an amount of 0."""
+    return x if noise is None or amount == 0 else x + amount * noise(sigma, sigma_next).to(x)
+
+
+def state(noise: Noise | None) -> Tensor | None:
+    """Where the noise streams stand, for the Step."""
+    return None if noise is None else noise.state

@@ -1,0 +1,339 @@
+"""The whole story of drawing: start from noise, and take steps that pull a picture out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fromnoise.diffusion.guidance import ByLoss, Guided, Loss
+from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step
+from fromnoise.images.convert import to_images, to_tensor
+from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.models.controlnet import ControlNet
+from fromnoise.models.tiling import decode_tiled
+from fromnoise.models.tiny_autoencoder import TinyAutoencoder
+from fromnoise.models.unet import UNet
+from fromnoise.pipeline.adapting import Wardrobe
+from fromnoise.pipeline.guiding import plan
+from fromnoise.pipeline.inpainting import open_picture, read_mask, shown
+from fromnoise.pipeline.network import Following, Network
+from fromnoise.pipeline.scheduler import Habits, Scheduler
+from fromnoise.pipeline.words import Wording
+from fromnoise.request import Control, Request
+from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.log import note
+from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.seeds import BrownianNoise, PictureNoise, fresh_seed
+from fromnoise.text import PromptEncoder, TextEncoder, resolve
+
+BATCH = 8
+"""Pictures drawn in one call at most."""
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+"""What diffusers calls them, in order."""
+
+TILED_FROM = 1280 * 1280
+"""Pixels from which a picture is decoded in tiles."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A finished picture and the request that draws just this one again."""
+
+    image: Image.Image
+    request: Request
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the picture with its settings inside; the ending chooses PNG, JPEG or WebP."""
+        from fromnoise.images.saving import save_picture
+
+        return save_picture(self.image, self.request, Path(path), overwrite=overwrite)
+
+    def _repr_png_(self) -> bytes:
+        """How a notebook shows it."""
+        buffer = io.BytesIO()
+        self.image.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+class Pipeline:
+    """A loaded model that draws. It holds no request's state, so several threads may use one."""
+
+    def __init__(
+        self,
+        prompts: PromptEncoder,
+        unet: UNet,
+        autoencoder: Autoencoder | TinyAutoencoder,
+        scheduler: Scheduler,
+        *,
+        habits: Habits = Habits(),  # noqa: B008
+        controls: Mapping[str, ControlNet] = MappingProxyType({}),
+        path: Path | None = None,
+        source: Path | None = None,
+        wildcards: Path | None = None,
+        lora_folder: Path | None = None,
+    ) -> None:
+        """The parts as `load` puts them together.
+
+        `source` is the file that the U-Net's weights came from; `wildcards` is a folder of files to choose lines from,
+        `lora_folder` one of adapters that prompts may name.
+        """
+        self.prompts, self.unet, self.autoencoder, self.scheduler = prompts, unet, autoencoder, scheduler
+        self.habits, self.controls, self.path, self.source = habits, controls, path, source
+        self.wildcards = wildcards
+        texts = zip(TEXT_ENCODERS, prompts.encoders, strict=False)
+        modules: dict[str, nn.Module] = {"unet": unet, **{name: each.clip_text for name, each in texts}}
+        self.wardrobe = Wardrobe(modules, () if lora_folder is None else (lora_folder,))
+        self.device, self.dtype = unet.conv_in.weight.device, unet.conv_in.weight.dtype
+
+    def __call__(
+        self, request: Request | str, *, loss: Loss | None = None, loss_scale: float = 1.0, **fields: Any
+    ) -> list[Picture]:
+        """Draw: a Request, or a prompt and any of a Request's fields. One Picture for each of `count`.
+
+        `loss` and `loss_scale` are those of `steps`.
+        """
+        request = self.resolve(request, **fields)
+
+        def drawn(part: Request) -> Step:
+            return last(self.steps(part, loss=loss, loss_scale=loss_scale))
+
+        return [picture for part in self.parts(request) for picture in self.finish(drawn(part), part)]
+
+    def resolve(self, request: Request | str, **fields: Any) -> Request:
+        """The request with everything stated: seed, size, model. UsageError for what the model can't draw."""
+        if isinstance(request, str):
+            request = Request(prompt=request)
+        request = self.habits.fill(request.with_(**fields))
+        size = request.size or self._init_size(request) or self.size
+        seed = fresh_seed() if request.seed is None else request.seed
+        request = request.with_(size=size, seed=seed, model=self.name, model_hash=self.hash)
+        self._require_drawable(request, size)
+        return request
+
+    def parts(self, request: Request) -> Iterator[Request]:
+        """A resolved request cut into those drawn in one call each: `BATCH` pictures, or one when `exact`.
+
+        Where the prompt leaves choices (`{red|green}`, `__animal__`), each picture's seed makes its own.
+        """
+        alone = [request.with_(**self._chosen(request, seed), seed=seed, count=1) for seed in seeds(request)]
+        same = all(each.with_(seed=request.seed, count=request.count) == request for each in alone)
+        batch = BATCH if same and not request.exact else 1
+        for first in range(0, request.count, batch):
+            yield alone[first].with_(count=min(batch, request.count - first))
+
+    @torch.inference_mode()
+    def steps(
+        self,
+        request: Request | str,
+        *,
+        start: Step | None = None,
+        loss: Loss | None = None,
+        loss_scale: float = 1.0,
+        **fields: Any,
+    ) -> Iterator[Step]:
+        """Draw step by step, all pictures of the request in one batch; `start` goes on from a saved Step.
+
+        Each Step holds the noisy latents, the predicted picture and sigma; `decode` makes pictures of them. `loss`
+        takes the predicted picture (1, 3, H, W) in [-1, 1] to a number that is made smaller, `loss_scale` times as
+        eagerly. Raises FromnoiseError when the numbers stop being finite.
+        """
+        request = self.resolve(request, **fields)
+        noise = PictureNoise(seeds(request), self._latent_shape(request))
+        sigmas = self.sigmas(request)
+        x = self._start(request, sigmas, noise)
+        if len(sigmas) == 1:
+            yield Step(0, 0.0, x, x, x)
+            return
+        guided = self._guided(request, sigmas, noise)
+        denoise = guided if loss is None else ByLoss(guided, loss, loss_scale, decode=self._differentiable)
+        if start is not None:
+            denoise.state = start.guidance
+        call = denoise.both if request.sampler in TWO_DENOISERS else denoise
+        fresh = BrownianNoise(seeds(request), noise.shape) if request.sampler in BROWNIAN else noise
+        for step in SAMPLERS[str(request.sampler)](call, x, sigmas, noise=fresh, start=start):
+            if not bool(torch.isfinite(step.x).all()):
+                raise FromnoiseError(f"step {step.index} gave values that are not finite; try float32 or less guidance")
+            yield replace(step, guidance=denoise.state)
+
+    def sigmas(self, request: Request) -> Tensor:
+        """The noise levels that the request visits; image to image enters at the last `int(steps * strength)`."""
+        sigmas = self.scheduler.sigmas(request)
+        return sigmas[len(sigmas) - 1 - self.run_steps(request) :]
+
+    def run_steps(self, request: Request) -> int:
+        """How many steps the request really runs (diffusers' rule)."""
+        steps = self.habits.fill(request).steps
+        assert steps is not None
+        return steps if request.init is None else min(int(steps * request.strength), steps)
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Latents (B, C, h, w) as pictures, decoded one at a time."""
+        return to_images(torch.cat([self.pixels(each) for each in latents.split(1)]))
+
+    @torch.inference_mode()
+    def pixels(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) as float32 pictures (B, 3, H, W) about [-1, 1], not clamped; large ones in tiles."""
+        latents = latents.to(self.device, self.dtype)
+        large = latents[0, 0].numel() * self.multiple**2 >= TILED_FROM
+        return (decode_tiled(self.autoencoder, latents) if large else self.autoencoder.decode(latents)).float().cpu()
+
+    def finish(self, step: Step, request: Request) -> list[Picture]:
+        """The pictures of a last step, each with the request that draws it alone."""
+        images = self.decode(step.x)
+        alone = (request.with_(seed=seed, count=1) for seed in seeds(request))
+        return [Picture(image, each) for image, each in zip(images, alone, strict=True)]
+
+    @property
+    def text(self) -> TextEncoder:
+        """The first text encoder, which says what a prompt means as a whole."""
+        return self.prompts.encoders[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The (width, height) that the model was trained on."""
+        side = self.unet.config.sample_size * self.autoencoder.config.factor
+        return side, side
+
+    @property
+    def multiple(self) -> int:
+        """What a picture's sides must be multiples of."""
+        return self.autoencoder.config.factor
+
+    @property
+    def name(self) -> str:
+        """The model's name: its folder's or file's, or "fromnoise" for the embedded one."""
+        return "fromnoise" if self.path == EMBEDDED_MODEL else self.path.name if self.path else "model"
+
+    @cached_property
+    def hash(self) -> str | None:
+        """The first ten hex digits of the SHA-256 of the U-Net's file, which say what drew a picture."""
+        return None if self.source is None else weights_hash(self.source)
+
+    @property
+    def inpaints(self) -> bool:
+        """True for a network that is shown a mask and what surrounds it."""
+        return self.unet.config.in_channels == 2 * self.autoencoder.config.latent_channels + 1
+
+    def _chosen(self, request: Request, seed: int) -> dict[str, str]:
+        if request.weighting == "none":
+            return {}
+        return {name: resolve(getattr(request, name), seed, self.wildcards).text for name in ("prompt", "negative")}
+
+    def _require_drawable(self, request: Request, size: tuple[int, int]) -> None:
+        if any(side % self.multiple for side in size):
+            raise UsageError(f"this model draws sizes that are multiples of {self.multiple}, not {size[0]}x{size[1]}")
+        if request.init is not None and self._init_size(request) != size:
+            raise UsageError(f"the picture to start from is {self._init_size(request)}, not {size}; resize it first")
+        if request.mask is not None and not self.inpaints:
+            raise UsageError(f"{self.name} can't fill a mask; give an inpainting checkpoint with --model")
+        for control in request.controls:
+            if control.model not in self.controls:
+                raise UsageError(f"the ControlNet {control.model} isn't loaded; name it when the model is loaded")
+
+    def _init_size(self, request: Request) -> tuple[int, int] | None:
+        return None if request.init is None else open_picture(request.init).size
+
+    def _latent_shape(self, request: Request) -> tuple[int, int, int]:
+        assert request.size is not None
+        width, height = request.size
+        return self.autoencoder.config.latent_channels, height // self.multiple, width // self.multiple
+
+    def _read(self, png: bytes) -> Tensor:
+        return to_tensor(open_picture(png)).to(self.device, self.dtype)
+
+    def _differentiable(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents.to(self.dtype)).float()
+
+    def _start(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Tensor:
+        """The first noisy latents. An inpainting network at strength 1 starts from noise alone, as in diffusers."""
+        if request.init is None or (self.inpaints and request.strength == 1):
+            return self._from_noise(request, sigmas, noise)
+        return self._from_picture(request, sigmas, noise)
+
+    def _from_noise(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Tensor:
+        return noise().to(self.device) * self.scheduler.first_scale(request, float(sigmas[0]))
+
+    def _from_picture(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Tensor:
+        """The picture's latents, noisy as at the first level. Strength 0 is the autoencoder alone."""
+        assert request.init is not None
+        pixels = self._read(request.init)
+        if len(sigmas) == 1:
+            note("strength times steps is below 1: this is the picture through the autoencoder, with nothing drawn")
+            return self.autoencoder.encode(pixels).float().expand(request.count, -1, -1, -1)
+        latents = self.autoencoder.encode(pixels, noise().to(pixels)).float()
+        return latents + float(sigmas[0]) * noise().to(self.device)
+
+    def _guided(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Guided:
+        """The network with the request's words and guidance: a Denoiser for one run."""
+        adapted = self.wardrobe(request)
+        said = Wording(self.prompts, adapted, request, len(sigmas) - 1, self.device, self.dtype)
+        embeds = self.unet.config.time_cond_proj_dim is not None
+        network = Network(
+            self.unet,
+            self.scheduler.training(request),
+            self.scheduler.prediction,
+            sigmas,
+            said,
+            request.count,
+            adapted,
+            time_ids=self._time_ids(request),
+            known=self._known(request, noise) if self.inpaints else None,
+            embedded_guidance=request.guidance if embeds else None,
+            following=[self._following(each) for each in request.controls],
+        )
+        return plan(request, sigmas, said.weights, embedded=embeds).start(network, self.scheduler.prediction)
+
+    def _time_ids(self, request: Request) -> Tensor | None:
+        """SDXL's sizes: the original and the target are the request's, and nothing is cropped away."""
+        if self.unet.config.addition_embed_type != "text_time":
+            return None
+        assert request.size is not None
+        width, height = request.size
+        return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
+
+    def _known(self, request: Request, noise: PictureNoise) -> Tensor:
+        """The mask and what it leaves; without a picture everything is to be drawn."""
+        assert request.size is not None
+        width, height = request.size
+        pixels = torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype)
+        if request.init is not None:
+            pixels = self._read(request.init)
+        mask = torch.ones(1, 1, height, width) if request.mask is None else read_mask(request.mask, request.size)
+        return shown(self.autoencoder, mask.to(pixels), pixels, noise().to(pixels))
+
+    def _following(self, control: Control) -> Following:
+        hint = (self._read(control.picture) + 1) / 2
+        return Following(self.controls[control.model], hint, control.weight, control.start, control.end)
+
+
+def seeds(request: Request) -> list[int]:
+    """One seed per picture: seed, seed + 1, …"""
+    assert request.seed is not None
+    return [request.seed + index for index in range(request.count)]
+
+
+def last(steps: Iterator[Step]) -> Step:
+    """Run a drawing to its end."""
+    step = None
+    for step in steps:  # noqa: B007
+        pass
+    assert step is not None
+    return step
+
+
+def weights_hash(path: Path) -> str:
+    """The first ten hex digits of a file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:10]

@@ -1,0 +1,40 @@
+"""A request's words, step by step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fromnoise.adapters import Adapted
+from fromnoise.pipeline.network import Said
+from fromnoise.request import Request
+from fromnoise.text import PromptEncoder, read
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a request says at each of its `steps`; the encoder keeps what it made, so repeats cost nothing."""
+
+    prompts: PromptEncoder
+    adapted: Adapted
+    request: Request
+    steps: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """How much each of the composed prompts counts; (1,) for an ordinary one."""
+        return tuple(part.weight for part in read(self.request.prompt, self.request.weighting).parts)
+
+    def __call__(self, step: int) -> Said:
+        """The words of a step, counted from 0."""
+        request = self.request
+        positives = read(request.prompt, request.weighting).at(step, self.steps)
+        negative = read(request.negative, request.weighting, compose=False).at(step, self.steps)[0]
+        settings = {"weighting": request.weighting, "clip_skip": request.clip_skip}
+        with self.adapted:
+            made = self.adapted.prompts(self.prompts).pair(positives, negative, **settings)
+        said, unsaid = (each.to(self.device, self.dtype) for each in made)
+        return Said(tuple(said[at : at + 1] for at in range(len(said))), unsaid)

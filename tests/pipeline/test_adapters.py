@@ -1,0 +1,62 @@
+"""Adapters asked for by a request or by its prompt change its drawing, and no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import fromnoise as fn
+from fromnoise.adapters import Embedding, write_embedding, write_lora
+from fromnoise.adapters import Lora as Factors
+from fromnoise.request import Lora
+
+LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
+SAID = {"seed": 3, "steps": 3, "sampler": "euler"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loras")
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model: Path, folder: Path) -> fn.Pipeline:
+    pipe = fn.load(tiny_model, lora_folder=folder)
+    shape = pipe.unet.get_submodule(LAYER).weight.shape
+    draw = torch.Generator().manual_seed(0)
+    up, down = torch.randn(shape[0], 2, generator=draw), torch.randn(2, shape[1], generator=draw)
+    write_lora(folder / "cat.safetensors", {"unet": {LAYER: Factors(up, down)}})
+    vectors = torch.randn(2, 32, generator=draw)
+    write_embedding(folder / "thing.safetensors", Embedding("<thing>", {"text_encoder": vectors}))
+    return pipe
+
+
+def pixels(pipe: fn.Pipeline, prompt: str, **fields: object) -> np.ndarray:
+    return np.asarray(pipe(prompt, **{**SAID, **fields})[0].image).astype(int)
+
+
+def test_a_lora_changes_its_own_drawing_alone(pipe: fn.Pipeline, folder: Path) -> None:
+    before = pixels(pipe, "a kite")
+    adapted = pixels(pipe, "a kite", loras=(Lora(str(folder / "cat.safetensors"), 0.8),))
+    assert not np.array_equal(before, adapted)
+    assert np.array_equal(before, pixels(pipe, "a kite"))
+    assert np.array_equal(adapted, pixels(pipe, "a kite<lora:cat:0.8>"))
+    assert np.array_equal(before, pixels(pipe, "a kite", loras=(Lora(str(folder / "cat.safetensors"), 0.0),)))
+
+
+def test_a_textual_inversion_gives_its_token_a_meaning(pipe: fn.Pipeline, folder: Path) -> None:
+    inversion = (str(folder / "thing.safetensors"),)
+    assert not np.array_equal(pixels(pipe, "a <thing>"), pixels(pipe, "a <thing>", embeddings=inversion))
+    assert np.array_equal(pixels(pipe, "a kite"), pixels(pipe, "a kite", embeddings=inversion))
+
+
+def test_what_a_prompt_names_must_be_there(pipe: fn.Pipeline, tiny_model: Path) -> None:
+    with pytest.raises(fn.UsageError, match="no adapter called 'dog'"):
+        pipe("a kite <lora:dog:1>", **SAID)
+    with pytest.raises(fn.UsageError, match="--loras"):
+        fn.load(tiny_model)("a kite <lora:cat:1>", **SAID)
+    with pytest.raises(fn.UsageError, match="hypernet"):
+        pipe("a kite <hypernet:cat:1>", **SAID)
