@@ -16,7 +16,7 @@ from fromnoise.runtime.errors import UsageError
     [
         ("sampler", ["euler z", "", ["euler"], 3]),
         ("schedule", ["no"]),
-        ("like", ["photoshop", None]),
+        ("like", ["photoshop", ""]),
         ("steps", [0, 1001, 2.5, True, "9"]),
         ("count", [0, 10_001, 1.0, None]),
         ("guidance", [-0.1, 100.1, float("nan"), float("inf"), "7"]),
@@ -25,7 +25,7 @@ from fromnoise.runtime.errors import UsageError
         ("size", [(7, 128), (128, 8193), (128.0, 128)]),
         ("prompt", [None, 3, "a" * (MAX_PROMPT + 1), "\udcff"]),
         ("negative", ["\ud800"]),
-        ("weighting", ["midjourney", None]),
+        ("weighting", ["midjourney"]),
         ("clip_skip", [0, 33, 1.5]),
         ("interval", [(0.2,), (0.5, 0.5), (0.6, 0.2), (-0.1, 0.5), (0.1, float("nan"))]),
         ("apg", [(0, 0), (2, 0, 0), (0, -1, 0), (0, 0, -1.5)]),

@@ -58,8 +58,8 @@ SCHEDULES = {
 WEIGHTINGS = ("a1111", "comfyui", "none")
 """Whose arithmetic `(word:1.3)` follows; with "none" brackets are letters like any other."""
 
-LIKE = ("diffusers",)
-"""Tools whose noise, step rounding and first picture can be followed."""
+LIKE = ("diffusers", "a1111", "comfyui")
+"""Tools whose noise, step rounding, sigmas and weighting can be followed."""
 
 MAX_SEED = 2**64 - 1
 MAX_PROMPT = 8000
@@ -104,7 +104,8 @@ class Request:
     """What to draw and how. `seed` None asks for a fresh one; picture k of `count` gets seed + k.
 
     `steps`, `guidance`, `sampler`, `schedule`, `size` and `clip_skip` None mean the model's own; `size` is (width,
-    height) in pixels. `weighting` says how `(word:1.3)` weighs. `init` is the PNG of the picture that image to image
+    height) in pixels. `weighting` says how `(word:1.3)` weighs; None is the way of the tool that `like`
+    names, and the web UI's when it names none. `init` is the PNG of the picture that image to image
     starts from, already at the size to draw; `strength` in [0, 1] says how far to leave it; `mask` (PNG, white where
     to draw) goes with it for inpainting checkpoints. `rescale`, `interval` (shares of the steps), `apg` (parallel
     part, norm limit with 0 for none, momentum), `threshold` (a percentile) and `pag` temper guidance: see
@@ -124,7 +125,7 @@ class Request:
     init: bytes | None = None
     strength: float = 0.6
     mask: bytes | None = None
-    weighting: str = "a1111"
+    weighting: str | None = None
     clip_skip: int | None = None
     rescale: float = 0.0
     interval: tuple[float, float] | None = None
@@ -134,7 +135,7 @@ class Request:
     controls: tuple[Control, ...] = ()
     loras: tuple[Lora, ...] = ()
     embeddings: tuple[str, ...] = ()
-    like: str = "diffusers"
+    like: str | None = None
     exact: bool = False
     model: str | None = None
     model_hash: str | None = None

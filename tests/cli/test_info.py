@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.cli import info
 from tests.cli.conftest import Run
 from tests.cli.test_errors import is_one_line
@@ -38,17 +39,23 @@ def test_a_model(run: Run, model: Path):
     assert (result.code, result.stderr) == (0, "")
     assert facts["model"] == str(model)
     assert facts["licence"] == "apache-2.0"
-    assert set(facts["parts"]) == {"scheduler", "text_encoder", "tokenizer", "unet", "vae"}
-    assert {name for name, part in facts["parts"].items() if part["parameters"]} == PARAMETERS
+    assert facts["parts"].keys() == PARAMETERS
+    assert (facts["family"], facts["prediction"]) == ("custom", "v_prediction")
     assert facts["parameters"] == counted(model)
-    assert facts["bytes"] == sum(each.stat().st_size for name in facts["parts"] for each in (model / name).iterdir())
+    assert facts["bytes"] == 4 * facts["parameters"]
     assert facts["styles"] == ["noto", "fluent 3d"]
     assert len(facts["concepts"]) == 40
 
 
+def test_a_single_file(run: Run, model: Path, tmp_path: Path):
+    convert_checkpoint(model, tmp_path / "model.safetensors")
+    whole, file = (json.loads(run("info", path, "--json").stdout) for path in (model, tmp_path / "model.safetensors"))
+    assert file["parts"] == whole["parts"]
+
+
 def test_a_model_for_a_person(run: Run, model: Path):
     text = run("info", model).stdout.decode()
-    assert "UNet2DConditionModel, 0.99 M parameters, 4.0 MB" in text
+    assert "UNet2DConditionModel, 0.99 M parameters, 3.9 MB" in text
     assert "noto, fluent 3d" in text
     assert "40 in all, --json lists them" in text
     assert "thing 11" in text
@@ -136,7 +143,7 @@ def test_a_picture_without_settings(run: Run):
 
 def test_neither(run: Run, tiny_model: Path, empty_folder: Path):
     assert is_one_line(run("info", "none.png"), 2, "can't read none.png")
-    assert is_one_line(run("info", empty_folder), 2, "no Stable Diffusion folder")
+    assert is_one_line(run("info", empty_folder), 2, "model_index.json")
     broken = shutil.copytree(tiny_model, empty_folder / "broken")
     (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
     assert is_one_line(run("info", broken), 1, "is damaged")

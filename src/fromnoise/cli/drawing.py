@@ -134,11 +134,11 @@ def masked(pipe: Pipeline, request: Request, mask: Path) -> Request:
 
 
 def steps_said(request: Request, run_steps: Callable[[Request], int]) -> str:
-    """`25 asked x 0.6 = 15 run`, and what to ask for to run them all."""
-    run = run_steps(request)
-    said = f"steps: {request.steps} asked × {request.strength:g} = {run} run"
-    whole = next((n for n in range(request.steps, 1001) if run_steps(request.with_(steps=n)) >= request.steps), None)
-    return said if run == request.steps or whole is None else f"{said} (--steps {whole} runs {request.steps})"
+    """`25 asked x 0.6 = 15 run`, and what to ask for to run them all; of a request that states its steps."""
+    asked, run = request.steps or 0, run_steps(request)
+    said = f"steps: {asked} asked × {request.strength:g} = {run} run"
+    whole = next((n for n in range(asked, 1001) if run_steps(request.with_(steps=n)) >= asked), None)
+    return said if run == asked or whole is None else f"{said} (--steps {whole} runs {asked})"
 
 
 def draw(pipe: Pipeline, request: Request, take: Callable[[Picture], None], what: str = "drawing") -> None:
@@ -151,7 +151,7 @@ def settled(pipe: Pipeline, request: Request) -> Request:
     resolved = pipe.resolve(request)
     if request.seed is None:
         note(f"seed {resolved.seed}")
-    _warn_if_far(pipe, request.prompt, request.weighting)
+    _warn_if_far(pipe, request.prompt, resolved.weighting or "none")
     return resolved
 
 

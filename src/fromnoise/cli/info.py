@@ -6,19 +6,24 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fromnoise.images.metadata import OWN, Settings, read_settings
 from fromnoise.images.opening import open_image, read_picture
 from fromnoise.request import Request
-from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 
-MODEL_INDEX, MODEL_CARD, CONCEPTS = "model_index.json", "README.md", "concepts.json"
+if TYPE_CHECKING:
+    from fromnoise.checkpoints import Part
+
+MODEL_CARD, CONCEPTS = "README.md", "concepts.json"
+MODEL_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 MISSING, UNREAD = "missing", "not read"
 WORDS = ("prompt", "negative")
@@ -35,7 +40,7 @@ def info(
     subject: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PICTURE|MODEL]", help="A picture or a model folder.", show_default="the embedded model"
+            metavar="[PICTURE|MODEL]", help="A picture, or a model's folder or file.", show_default="the embedded model"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and all of it.")] = False,
@@ -48,10 +53,11 @@ def info(
     fromnoise info
     fromnoise info outputs/2026-01-31-0-a-red-apple.png
     fromnoise info ~/models/stable-diffusion-v1-5 --json
+    fromnoise info dreamshaper.safetensors
     ```
     """
     path = EMBEDDED_MODEL if subject is None else subject.expanduser()
-    facts = model_facts(path) if path.is_dir() or subject is None else picture_facts(path)
+    facts = model_facts(path) if path.is_dir() or path.suffix in MODEL_FILES else picture_facts(path)
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
 
 
@@ -66,13 +72,16 @@ def picture_facts(path: Path) -> dict[str, Any]:
 
 
 def model_facts(path: Path) -> dict[str, Any]:
-    """What a Stable Diffusion folder holds, read without loading a weight; UsageError when it is none."""
-    if not (path / MODEL_INDEX).is_file():
-        raise UsageError(f"no Stable Diffusion folder at {path} (it has no {MODEL_INDEX})")
-    parts = {name: _part_facts(path / name, kind) for name, kind in _parts(path)}
+    """What a checkpoint in any layout holds, read without loading a weight; UsageError when it is none."""
+    from fromnoise.checkpoints import open_checkpoint
+
+    checkpoint = open_checkpoint(path)
+    parts = {name: _part_facts(part) for name, part in checkpoint.parts.items()}
     known = _json(path / CONCEPTS) if (path / CONCEPTS).is_file() else {}
     return {
         "model": str(path.resolve()),
+        "family": checkpoint.family,
+        "prediction": checkpoint.scheduler.get("prediction_type"),
         "licence": _licence(path / MODEL_CARD),
         "bytes": sum(part["bytes"] for part in parts.values()),
         "parameters": sum(part["parameters"] for part in parts.values()),
@@ -112,38 +121,14 @@ def _replay(settings: Settings) -> str:
     return f"only nearly: with {model}, without what is missing and not read"
 
 
-def _parts(path: Path) -> Iterator[tuple[str, str]]:
-    """The folders that the index names, with their classes; null ones (a safety checker, say) are left out."""
-    for name, value in _json(path / MODEL_INDEX).items():
-        if isinstance(value, list) and len(value) == 2 and value[1] is not None:
-            yield name, str(value[1])
-
-
-def _part_facts(folder: Path, kind: str) -> dict[str, Any]:
-    files = [each for each in sorted(folder.glob("*")) if each.is_file()]
+def _part_facts(part: Part) -> dict[str, Any]:
+    tensors = part.tensors.values()
     return {
-        "class": kind,
-        "parameters": sum(map(_parameters, folder.glob("*.safetensors"))),
-        "bytes": sum(each.stat().st_size for each in files),
+        "class": part.class_name,
+        "dtype": str(part.dtype).removeprefix("torch."),
+        "parameters": sum(prod(each.shape) for each in tensors if each.dtype.is_floating_point),
+        "bytes": sum(each.bytes for each in tensors),
     }
-
-
-def _parameters(path: Path) -> int:
-    """How many numbers a safetensors file holds, from its header alone."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "np") as file:
-            return sum(_product(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise FromnoiseError(f"{path} is damaged or no safetensors file: {error}") from error
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
 
 
 def _licence(card: Path) -> str | None:

@@ -76,7 +76,7 @@ class Drawing:
             "--weighting",
             metavar="TOOL",
             help=f"Arithmetic of (word:1.3): {', '.join(WEIGHTINGS)}.",
-            show_default=Request.weighting,
+            show_default="as --like has it, else a1111",
         ),
     ] = None
     clip_skip: Annotated[
@@ -115,7 +115,7 @@ class Drawing:
     like: Annotated[
         str | None,
         typer.Option(
-            "--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}.", show_default=LIKE[0]
+            "--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}."
         ),
     ] = None
     exact: Annotated[bool, typer.Option("--exact", help="One picture per call: bit-equal whatever the count.")] = False

@@ -50,7 +50,7 @@ def steps(
 def steps_sheet(pipe: Pipeline, request: Request) -> Image:
     """The sheet for a settled request of one picture; the finished picture stands last in both rows."""
     with progress("drawing") as advance:
-        drawn = list(shown(pipe.steps(request), advance, 0, request.steps))
+        drawn = list(shown(pipe.steps(request), advance, 0, pipe.run_steps(request)))
     # At unit variance, as the autoencoder knows latents: noise alone would be far outside its range.
     noisy = [pipe.decode(step.noisy / (1 + step.sigma**2) ** 0.5)[0] for step in drawn]
     predicted = [pipe.decode(step.denoised)[0] for step in drawn]

@@ -1,16 +1,15 @@
 """A score to follow training by: a few pictures before judge A.
 
-`python -m fromnoise.evaluation.quick JUDGE DATASET MODEL...` prints a line for each model folder.
+`python -m fromnoise.evaluation JUDGE DATASET MODEL...` prints a line for each model folder.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
 
-from fromnoise.data import Dataset, load_dataset
+from fromnoise.data import Dataset
 from fromnoise.evaluation.drawing import Show, draw
 from fromnoise.evaluation.judging import Pictures, load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, pairs, sample
@@ -79,14 +78,3 @@ def as_line(figures: Figures) -> str:
     """The figures on one line, for a log."""
     said = {kind: " ".join(f"{name} {each:.3f}" for name, each in values.items()) for kind, values in figures.items()}
     return "; ".join(f"{kind}: {values}" for kind, values in said.items())
-
-
-def main(judge: str, dataset: str, *models: str) -> None:
-    """Score each model and print its line."""
-    pictures = load_dataset(Path(dataset))
-    for model in models:
-        print(f"{model} | {as_line(quick_score(Path(model), Path(judge), pictures))}", flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

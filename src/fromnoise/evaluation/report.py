@@ -142,15 +142,13 @@ def _lines(report: Report) -> Iterator[str]:
     )
     yield ""
     yield f"{'judge B':18}{'n':>5}  {'top-1':>18}  {'top-5':>18}  {'style':>18}  {'score':>6}"
-    for each in (*report.shares, report.rebuilt):
-        yield (
-            f"{each.kind:18}{each.top5.n:5d}  {_share(each.top1)}  {_share(each.top5)}  {_share(each.style)}  "
-            f"{each.score.value:6.3f}"
-        )
+    for each in report.shares:
+        yield _row(each)
         yield (
             f"{'  of the ceiling':23}  {_share(each.top1_of_ceiling)}  {_share(each.top5_of_ceiling)}  "
             f"{_share(each.style_of_ceiling)}"
         )
+    yield _row(report.rebuilt)
     limits = report.ceiling
     yield (
         f"{'real (ceiling)':18}{limits.top5.n:5d}  {_share(limits.top1)}  {_share(limits.top5)}  "
@@ -159,6 +157,13 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield from _cloud_lines(report.likeness)
     yield from _recall_lines(report.recall)
+
+
+def _row(shares: Shares) -> str:
+    return (
+        f"{shares.kind:18}{shares.top5.n:5d}  {_share(shares.top1)}  {_share(shares.top5)}  {_share(shares.style)}  "
+        f"{shares.score.value:6.3f}"
+    )
 
 
 def _cloud_lines(likeness: Likeness) -> Iterator[str]:

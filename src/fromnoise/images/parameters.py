@@ -86,7 +86,7 @@ WRITTEN: Mapping[str, Callable[[Request], object]] = MappingProxyType(
         "Emphasis": lambda request: "None" if request.weighting == "none" else None,
         "Mask blur": lambda request: None if request.mask is None else 0,
         "Weighting": lambda request: "comfyui" if request.weighting == "comfyui" else None,
-        "Like": lambda request: None if request.like == "diffusers" else request.like,
+        "Like": lambda request: request.like,
         "CFG rescale": lambda request: _said(request.rescale),
         "CFG interval": lambda request: request.interval and "{:g}-{:g}".format(*request.interval),
         "APG": lambda request: request.apg and "{:g}/{:g}/{:g}".format(*request.apg),

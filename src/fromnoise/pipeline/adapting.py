@@ -44,7 +44,7 @@ class Wardrobe:
 
     def named(self, request: Request) -> tuple[Lora, ...]:
         """The `<lora:name:0.8>` tags of the prompt, looked up in the folders; UsageError for other kinds of tags."""
-        tags = read(request.prompt, request.weighting).adapters
+        tags = read(request.prompt, str(request.weighting)).adapters
         for tag in tags:
             if tag.kind not in ("lora", "lyco"):
                 raise UsageError(f"no <{tag.kind}:…> here; a prompt may name <lora:name:weight>")

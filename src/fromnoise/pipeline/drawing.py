@@ -27,17 +27,22 @@ from fromnoise.pipeline.adapting import Wardrobe
 from fromnoise.pipeline.guiding import plan
 from fromnoise.pipeline.inpainting import open_picture, read_mask, shown
 from fromnoise.pipeline.network import Following, Network
-from fromnoise.pipeline.scheduler import Habits, Scheduler
+from fromnoise.pipeline.scheduler import Habits, Scheduler, likeness
 from fromnoise.pipeline.words import Wording
+from fromnoise.request import SAMPLERS as SAMPLERS_LABELS
 from fromnoise.request import Control, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.log import note
+from fromnoise.runtime.log import note, warn
 from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.philox import ComfyNoise, PhiloxNoise
 from fromnoise.runtime.seeds import BrownianNoise, PictureNoise, fresh_seed
 from fromnoise.text import PromptEncoder, TextEncoder, resolve
 
 BATCH = 8
 """Pictures drawn in one call at most."""
+
+NOISES = {"cpu": PictureNoise, "philox": PhiloxNoise, "comfyui": ComfyNoise}
+"""Where each tool's noise comes from."""
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """What diffusers calls them, in order."""
@@ -119,6 +124,8 @@ class Pipeline:
         seed = fresh_seed() if request.seed is None else request.seed
         request = request.with_(size=size, seed=seed, model=self.name, model_hash=self.hash)
         self._require_drawable(request, size)
+        if request.like and (unlike := likeness(request).unlike.get(SAMPLERS_LABELS[str(request.sampler)])):
+            warn(f"{request.sampler} can't be followed all the way: {unlike}")
         return request
 
     def parts(self, request: Request) -> Iterator[Request]:
@@ -149,7 +156,7 @@ class Pipeline:
         eagerly. Raises FromnoiseError when the numbers stop being finite.
         """
         request = self.resolve(request, **fields)
-        noise = PictureNoise(seeds(request), self._latent_shape(request))
+        noise = NOISES[likeness(request).noise](seeds(request), self._latent_shape(request))
         sigmas = self.sigmas(request)
         x = self._start(request, sigmas, noise)
         if len(sigmas) == 1:
@@ -167,15 +174,12 @@ class Pipeline:
             yield replace(step, guidance=denoise.state)
 
     def sigmas(self, request: Request) -> Tensor:
-        """The noise levels that the request visits; image to image enters at the last `int(steps * strength)`."""
-        sigmas = self.scheduler.sigmas(request)
-        return sigmas[len(sigmas) - 1 - self.run_steps(request) :]
+        """The noise levels that the request visits; image to image enters late, by diffusers' or the tool's rule."""
+        return self.scheduler.sigmas(self.habits.fill(request))
 
     def run_steps(self, request: Request) -> int:
-        """How many steps the request really runs (diffusers' rule)."""
-        steps = self.habits.fill(request).steps
-        assert steps is not None
-        return steps if request.init is None else min(int(steps * request.strength), steps)
+        """How many steps the request really runs."""
+        return len(self.sigmas(request)) - 1
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> list[Image.Image]:
@@ -187,7 +191,9 @@ class Pipeline:
         """Latents (B, C, h, w) as float32 pictures (B, 3, H, W) about [-1, 1], not clamped; large ones in tiles."""
         latents = latents.to(self.device, self.dtype)
         large = latents[0, 0].numel() * self.multiple**2 >= TILED_FROM
-        return (decode_tiled(self.autoencoder, latents) if large else self.autoencoder.decode(latents)).float().cpu()
+        if large and isinstance(self.autoencoder, Autoencoder):  # the tiny one needs little memory as it is
+            return decode_tiled(self.autoencoder, latents).float().cpu()
+        return self.autoencoder.decode(latents).float().cpu()
 
     def finish(self, step: Step, request: Request) -> list[Picture]:
         """The pictures of a last step, each with the request that draws it alone."""
@@ -256,26 +262,28 @@ class Pipeline:
     def _differentiable(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents.to(self.dtype)).float()
 
-    def _start(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Tensor:
+    def _start(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Tensor:
         """The first noisy latents. An inpainting network at strength 1 starts from noise alone, as in diffusers."""
         if request.init is None or (self.inpaints and request.strength == 1):
             return self._from_noise(request, sigmas, noise)
         return self._from_picture(request, sigmas, noise)
 
-    def _from_noise(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Tensor:
+    def _from_noise(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Tensor:
         return noise().to(self.device) * self.scheduler.first_scale(request, float(sigmas[0]))
 
-    def _from_picture(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Tensor:
+    def _from_picture(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Tensor:
         """The picture's latents, noisy as at the first level. Strength 0 is the autoencoder alone."""
         assert request.init is not None
         pixels = self._read(request.init)
         if len(sigmas) == 1:
             note("strength times steps is below 1: this is the picture through the autoencoder, with nothing drawn")
             return self.autoencoder.encode(pixels).float().expand(request.count, -1, -1, -1)
-        latents = self.autoencoder.encode(pixels, noise().to(pixels)).float()
-        return latents + float(sigmas[0]) * noise().to(self.device)
+        # Only diffusers samples the latents; the other tools' first draw is the noise that is added.
+        sampled = noise().to(pixels) if likeness(request).noise == "cpu" else None
+        scale = likeness(request).picture_scale(float(sigmas[0]), float(self.scheduler.schedule.sigmas[-1]))
+        return self.autoencoder.encode(pixels, sampled).float() + scale * noise().to(self.device)
 
-    def _guided(self, request: Request, sigmas: Tensor, noise: PictureNoise) -> Guided:
+    def _guided(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Guided:
         """The network with the request's words and guidance: a Denoiser for one run."""
         adapted = self.wardrobe(request)
         said = Wording(self.prompts, adapted, request, len(sigmas) - 1, self.device, self.dtype)
@@ -303,7 +311,7 @@ class Pipeline:
         width, height = request.size
         return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
 
-    def _known(self, request: Request, noise: PictureNoise) -> Tensor:
+    def _known(self, request: Request, noise: PictureNoise | PhiloxNoise) -> Tensor:
         """The mask and what it leaves; without a picture everything is to be drawn."""
         assert request.size is not None
         width, height = request.size

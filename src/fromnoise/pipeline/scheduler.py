@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from fromnoise.diffusion.samplers import VARIANCE_PRESERVING
+from fromnoise.diffusion.samplers import TWO_DENOISERS, VARIANCE_PRESERVING
 from fromnoise.diffusion.schedules import SPACINGS, NoiseSchedule
-from fromnoise.request import Request
+from fromnoise.request import SAMPLERS, SCHEDULES, Request
+from fromnoise.runtime.likeness import LIKENESSES, Likeness, Steps, ddim_uniform, without_last_level
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,25 @@ class Habits:
     schedule: str = "model"
 
     def fill(self, request: Request) -> Request:
-        """The request with its gaps filled."""
-        said = {name: getattr(self, name) for name in ("steps", "guidance", "sampler", "schedule")}
+        """The request with its gaps filled, the tool's way where it is to be like a tool."""
+        said = {**asdict(self), **tool_habits(request.like, request.sampler or self.sampler)}
+        if request.sampler in TWO_DENOISERS:
+            said["guidance"] = CFG_PP
         return request.with_(**{name: value for name, value in said.items() if getattr(request, name) is None})
+
+
+CFG_PP = 0.6
+"""The guidance of CFG++ samplers, whose scale runs from 0 to 1 (Chung et al. 2024, section 4)."""
+
+
+def tool_habits(like: str | None, sampler: str) -> dict[str, str]:
+    """What a tool does with this sampler unless told otherwise; without a tool only the web UI's weighting."""
+    if like is None:
+        return {"weighting": "a1111"}
+    tool = LIKENESSES[like]
+    label = tool.automatic.get(SAMPLERS[sampler], tool.default)
+    named = [name for name, said in SCHEDULES.items() if said == label]
+    return {"weighting": tool.weighting, **({"schedule": named[0]} if named else {})}
 
 
 HABITS: Mapping[str, Habits] = {
@@ -67,22 +85,63 @@ class Scheduler:
         )
 
     def sigmas(self, request: Request) -> Tensor:
-        """The noise levels of the request's schedule, "model" being the config's own."""
+        """The noise levels that the request visits: all, or the last ones when it starts from a picture."""
+        total, run = self.steps(request)
+        if run == 0:
+            return torch.zeros(1, dtype=torch.float64)
+        levels = self._levels(request, total)
+        return levels[max(len(levels) - 1 - run, 0) :] if request.init is not None else levels
+
+    def steps(self, request: Request) -> Steps:
+        """How many steps the schedule has and how many are run, by the tool's rounding."""
         assert request.steps is not None
-        return SPACINGS[self._spacing(request)](self.schedule, request.steps, self.offset)
+        if request.init is None:
+            return Steps(request.steps, request.steps)
+        return likeness(request).steps(request.steps, request.strength)
 
     def first_scale(self, request: Request, sigma: float) -> float:
-        """What the first unit noise is multiplied by: diffusers' `init_noise_sigma`, in sigma space."""
+        """What the first unit noise is multiplied by: diffusers' `init_noise_sigma`, in sigma space, or the tool's."""
+        tool = likeness(request)
+        if tool.first_scale is not None:
+            return tool.first_scale(SAMPLERS[request.sampler or ""], sigma, float(self.schedule.sigmas[-1]))
         if self._spacing(request) == "leading" or request.sampler in VARIANCE_PRESERVING:
             return (sigma**2 + 1) ** 0.5
         return sigma
 
     def training(self, request: Request) -> NoiseSchedule:
         """The schedule that the network's timesteps are looked up in."""
-        return self.schedule.zero_terminal() if request.schedule == ZERO_SNR else self.schedule
+        schedule = self.schedule.zero_terminal() if request.schedule == ZERO_SNR else self.schedule
+        time = likeness(request).time
+        return schedule if time is None else ToolSchedule(schedule.sigmas, time)
+
+    def _levels(self, request: Request, steps: int) -> Tensor:
+        tool, name = likeness(request), self._spacing(request)
+        discards = SAMPLERS[request.sampler or ""] in tool.discards
+        if name == "ddim-uniform" and SCHEDULES[name] in tool.differs:
+            levels = torch.tensor(ddim_uniform(self.schedule.sigmas.tolist(), steps), dtype=torch.float64)
+        else:
+            levels = SPACINGS[name](self.schedule, steps + discards, self.offset)
+        return torch.tensor(without_last_level(levels.tolist()), dtype=torch.float64) if discards else levels
 
     def _spacing(self, request: Request) -> str:
         return self.spacing if request.schedule in (None, "model") else request.schedule
+
+
+@dataclass(frozen=True)
+class ToolSchedule(NoiseSchedule):
+    """A training schedule whose timesteps are looked up as a tool does it."""
+
+    look_up: Callable[[Sequence[float], float], float]
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Timesteps (float32) at noise levels."""
+        table = self.sigmas.tolist()
+        return torch.tensor([self.look_up(table, level) for level in sigma.tolist()], device=sigma.device)
+
+
+def likeness(request: Request) -> Likeness:
+    """The habits of the tool that the request is to be like; diffusers' without one."""
+    return LIKENESSES[request.like or "diffusers"]
 
 
 def _trained(values: Mapping[str, Any]) -> NoiseSchedule:

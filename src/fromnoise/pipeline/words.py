@@ -26,14 +26,14 @@ class Wording:
     @property
     def weights(self) -> tuple[float, ...]:
         """How much each of the composed prompts counts; (1,) for an ordinary one."""
-        return tuple(part.weight for part in read(self.request.prompt, self.request.weighting).parts)
+        return tuple(part.weight for part in read(self.request.prompt, str(self.request.weighting)).parts)
 
     def __call__(self, step: int) -> Said:
         """The words of a step, counted from 0."""
         request = self.request
-        positives = read(request.prompt, request.weighting).at(step, self.steps)
-        negative = read(request.negative, request.weighting, compose=False).at(step, self.steps)[0]
-        settings = {"weighting": request.weighting, "clip_skip": request.clip_skip}
+        positives = read(request.prompt, str(request.weighting)).at(step, self.steps)
+        negative = read(request.negative, str(request.weighting), compose=False).at(step, self.steps)[0]
+        settings = {"weighting": str(request.weighting), "clip_skip": request.clip_skip}
         with self.adapted:
             made = self.adapted.prompts(self.prompts).pair(positives, negative, **settings)
         said, unsaid = (each.to(self.device, self.dtype) for each in made)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fromnoise.checkpoints import load_module, save_module
 from fromnoise.data import Dataset, load_dataset
@@ -160,6 +160,7 @@ def fold_statistics(model: Autoencoder, pictures: Tensor) -> None:
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     channels = model.config.latent_channels
     quant, post = model.quant_conv, model.post_quant_conv
+    assert isinstance(quant, nn.Conv2d) and isinstance(post, nn.Conv2d)
     assert quant.bias is not None and post.bias is not None
     post.bias += post.weight[:, :, 0, 0] @ mean
     post.weight *= deviation[None, :, None, None]

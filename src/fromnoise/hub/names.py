@@ -1,0 +1,41 @@
+"""How a repository on the hub is called: `owner/name`, `owner/name@revision`, `owner/name/file.safetensors`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fromnoise.runtime.errors import UsageError
+
+MAIN = "main"
+
+_WORD = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
+_NAME = re.compile(rf"(?P<owner>{_WORD})/(?P<name>{_WORD})(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A repository, a revision of it, and perhaps one file in it."""
+
+    repository: str
+    revision: str = MAIN
+    file: str | None = None
+
+    def __str__(self) -> str:
+        at = "" if self.revision == MAIN else f"@{self.revision}"
+        return f"{self.repository}{at}{f'/{self.file}' if self.file else ''}"
+
+
+def parse_name(text: str) -> Name | None:
+    """The name that `text` spells; None when it is none, as a path that starts with a dot, slash or tilde."""
+    match = _NAME.fullmatch(text)
+    if match is None or any(bad in text for bad in ("--", "..", "\\")):
+        return None
+    return Name(f"{match['owner']}/{match['name']}", match["revision"] or MAIN, match["file"])
+
+
+def require_name(text: str) -> Name:
+    """The same; UsageError when it is none."""
+    if (name := parse_name(text)) is None:
+        raise UsageError(f"{text!r} is no name on the hub; it looks like owner/name")
+    return name
