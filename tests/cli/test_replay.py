@@ -8,6 +8,7 @@ from PIL import Image
 
 from fromnoise.cli.replay import difference
 from fromnoise.images.saving import save_picture
+from fromnoise.pipeline import load
 from fromnoise.request import Request
 from tests.cli.conftest import Run
 from tests.cli.test_drawing import request_in
@@ -60,13 +61,18 @@ def test_pictures_without_settings(run: Run):
     assert is_one_line(run("replay", "none.png"), 2, "can't read none.png")
 
 
-def test_pictures_of_other_tools(run: Run):
+def test_pictures_of_other_tools(run: Run, tiny_model: Path):
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_text("parameters", "a wolf\nSteps: 9, Sampler: Euler, CFG scale: 7, Seed: 1")
-    Image.new("RGB", (8, 8)).save("theirs.png", pnginfo=info)
-    assert is_one_line(run("replay", "theirs.png"), 2, "by AUTOMATIC1111")
+    said = "Steps: 3, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 16x16, Model hash: 0123456789, Hires upscale: 2"
+    info.add_text("parameters", f"a wolf\n{said}")
+    Image.new("RGB", (16, 16)).save("theirs.png", pnginfo=info)
+    result = run("replay", "theirs.png", "--model", tiny_model, "-o", "mine.png")
+    assert result.code == 1
+    assert request_in(Path("mine.png")).like == "a1111"
+    drawn = load(tiny_model)("a wolf", steps=3, sampler="euler", guidance=7.0, seed=1, size=(16, 16), like="a1111")
+    assert difference(Image.open("mine.png"), drawn[0].image) == (0, 0.0)
 
 
 def test_difference():

@@ -285,7 +285,7 @@ def test_our_text_alone_still_draws(like: str):
 
 
 def test_what_does_nothing_is_not_written():
-    text = write_parameters(Request("a", seed=1, steps=9, sampler="euler", size=(64, 64), like=LIKE[0]))
+    text = write_parameters(Request("a", seed=1, steps=9, sampler="euler", size=(64, 64)))
     assert text.endswith("Sampler: Euler, Seed: 1, Size: 64x64, RNG: CPU, Version: fromnoise")
     control = Control("models/canny, large", to_png(PICTURE), 0.5, 0.0, 0.75)
     text = write_parameters(Request("a", seed=1, controls=(control,), init=to_png(PICTURE), mask=to_png(PICTURE)))

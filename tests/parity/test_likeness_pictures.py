@@ -1,4 +1,4 @@
-"""`--like a1111` and `--like comfyui` through the whole line, against what k-diffusion makes of the tool's own start."""
+"""`--like a1111` and `--like comfyui` through the whole line, against k-diffusion from the tool's own start."""
 
 from __future__ import annotations
 

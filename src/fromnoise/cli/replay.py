@@ -11,12 +11,14 @@ import typer
 from PIL import Image
 
 from fromnoise.cli.drawing import open_model, run
-from fromnoise.cli.options import Source, shared_flags
-from fromnoise.images.metadata import OWN, read_settings
+from fromnoise.cli.options import OutputFlag, OverwriteFlag, Source, shared_flags
+from fromnoise.cli.output import Output
+from fromnoise.images.metadata import OWN, Settings, read_settings
 from fromnoise.images.opening import open_image, read_picture
 from fromnoise.images.saving import encode
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import warn
 
 if TYPE_CHECKING:
     from fromnoise.pipeline import Picture, Pipeline
@@ -27,43 +29,63 @@ TOLERANCE = 2
 
 @shared_flags()
 def replay(
-    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture by fromnoise.", show_default=False)],
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="A picture with its settings inside.", show_default=False)
+    ],
     source: Source,
     exact: Annotated[bool, typer.Option("--exact", help="Fail on any difference at all.")] = False,
+    output: OutputFlag = None,
+    overwrite: OverwriteFlag = False,
 ) -> int:
     """Draw a picture again from its own settings and print the largest and the mean difference.
 
     Exits with 1 when a pixel differs by more than 2/255, or with --exact when any differs. A JPEG is compared with
-    the JPEG that the new picture makes.
+    the JPEG that the new picture makes. Pictures by AUTOMATIC1111, ComfyUI and others are drawn their tool's way, as
+    far as they tell; with -o the new picture is kept.
 
     For example:
 
     ```sh
     fromnoise replay outputs/2026-01-31-0-a-red-apple.png
+    fromnoise replay from-the-web.png --model sd15.safetensors -o mine.png
     ```
     """
+    place = None if output is None else Output.parse(output, overwrite=overwrite)
     image = open_image(read_picture(picture), str(picture))
-    request = own_request(image, picture)
+    settings, request = replayable(image, picture)
     pipe = open_model(source, [each.model for each in request.controls])
-    require_same_model(pipe, request, picture)
+    tell_what_differs(pipe, settings, request, picture)
     drawn: list[Picture] = []
     run(pipe, pipe.resolve(request), drawn.append, "drawing it again")
+    if place is not None:
+        place.take(drawn[0])
     largest, mean = difference(image, as_saved(drawn[0].image, image.format or "PNG", request))
     print(f"largest difference {largest}/255, mean {mean:.4f}/255")
     return int(largest > (0 if exact else TOLERANCE))
 
 
-def own_request(image: Image.Image, path: Path) -> Request:
-    """The request inside a picture; UsageError when there is none to draw it again by."""
+def replayable(image: Image.Image, path: Path) -> tuple[Settings, Request]:
+    """The settings inside a picture and the request that they come to; UsageError when it can't be drawn by them."""
     settings = read_settings(image)
     if settings is None:
-        raise UsageError(f"{path} carries no settings; only pictures saved by fromnoise can be replayed")
+        raise UsageError(f"{path} carries no settings to draw it again by")
     if settings.tool == OWN and settings.missing:
         raise UsageError(f"{path} can't be replayed: {settings.missing[0]}")
-    if settings.request is None or settings.tool != OWN:
-        what = "a contact sheet" if "Sheet" in settings.values else f"a picture by {settings.tool}"
-        raise UsageError(f"{path} is {what}; only single pictures by fromnoise can be replayed")
-    return settings.request
+    if settings.request is None:
+        what = "is a contact sheet" if "Sheet" in settings.values else "has settings that can't be read"
+        raise UsageError(f"{path} {what}; fromnoise info shows what it says")
+    return settings, settings.request
+
+
+def tell_what_differs(pipe: Pipeline, settings: Settings, request: Request, path: Path) -> None:
+    """Say before drawing what of another tool's picture can't be followed; UsageError for our own by another model."""
+    if settings.tool == OWN:
+        return require_same_model(pipe, request, path)
+    for said in (*settings.missing, *(f"{key} ({value}) is not followed" for key, value in settings.unread.items())):
+        warn(said)
+    if request.model_hash not in (None, pipe.hash):
+        warn(f"{settings.tool} drew {path} with the model {request.model} ({request.model_hash}); this is {pipe.name}")
+    return None
 
 
 def require_same_model(pipe: Pipeline, request: Request, path: Path) -> None:
