@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fromnoise.checkpoints.building import build
 from fromnoise.checkpoints.checkpoint import class_of
 from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.folder import write_json, write_tensors
 from fromnoise.checkpoints.tokenizers import clip_texts, write_texts
 from fromnoise.models.published import FAMILIES, Family, Json
-from fromnoise.pipeline.loading import CLASSES
 
 WEIGHTS = {"transformers": "model.safetensors", "diffusers": "diffusion_pytorch_model.safetensors"}
 
@@ -45,9 +45,7 @@ def _random(key: str, meta: Tensor, generator: torch.Generator) -> Tensor:
 
 def write_part(folder: Path, config: Json, dtype: torch.dtype, seed: int, fill: Fill = random_tensors) -> None:
     """One part's `config.json` and weights."""
-    kind, module = CLASSES[class_of(config)]
-    with torch.device("meta"):
-        made = module(kind.from_json(config))
+    made = build(config)
     write_json(folder / "config.json", config)
     tensors = {key: each.to(dtype) for key, each in fill(made, seed).items()}
     write_tensors(folder / WEIGHTS[_library(config)], tensors)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fromnoise.evaluation.drawing import draw, rebuilt
 from fromnoise.evaluation.evaluating import choose, frechet_distances, look, psnr, recall
 from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, Prompt
-from fromnoise.evaluation.reference import compact, load_reference, measure_ceiling, principal_axes
+from fromnoise.evaluation.reference import compact, is_prepared, load_reference, measure_ceiling, principal_axes
 from fromnoise.images.convert import to_tensor
 from fromnoise.models.judge import Judge
 from fromnoise.pipeline import load
@@ -45,6 +46,13 @@ def test_the_reference_holds_what_the_judge_saw(judge_folder: Path, dataset: Dat
     assert torch.allclose(reference.project(seen.features), reference.features, atol=0.02)
     assert reference.ceiling == measure_ceiling(judge, dataset)
     assert reference.ceiling.n == 1
+
+
+def test_a_judge_that_was_trained_on_must_read_the_real_pictures_again(judge_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(judge_folder, tmp_path / "judge")
+    assert is_prepared(tmp_path / "judge")
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"other weights")
+    assert not is_prepared(tmp_path / "judge")
 
 
 def test_a_compact_judge_says_what_the_whole_one_says(judge_folder: Path, dataset: Dataset, tmp_path: Path) -> None:

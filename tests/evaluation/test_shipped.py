@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, reworded
-from fromnoise.evaluation.reference import load_reference
+from fromnoise.evaluation.reference import is_prepared, load_reference
 from fromnoise.runtime.paths import JUDGE
 
 
 def test_it_finds_four_of_five_real_pictures_that_it_never_saw() -> None:
+    assert is_prepared(JUDGE)
     ceiling = load_reference().ceiling
     assert ceiling.n > 700
     assert ceiling.top5 / ceiling.n >= 0.8

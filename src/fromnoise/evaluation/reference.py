@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -76,8 +77,8 @@ class Reference:
 
 
 def is_prepared(folder: Path) -> bool:
-    """True when `prepare` has written beside the judge in `folder`."""
-    return (folder / _TABLE).is_file()
+    """True when `prepare` has written beside the judge in `folder`, and that judge has not been trained on since."""
+    return (folder / _TABLE).is_file() and read_json(folder / _TABLE).get("judge") == _judge_hash(folder)
 
 
 def load_reference(folder: Path = JUDGE) -> Reference:
@@ -118,7 +119,8 @@ def prepare(dataset: Path, folder: Path = JUDGE) -> Reference:
         "unseen": torch.tensor([each.judge_fold == "test" for each in all_of], dtype=torch.uint8),
     }
     write_tensors(folder / _TENSORS, tensors)
-    write_json(folder / _TABLE, {"styles": styles, "ceiling": asdict(measure_ceiling(judge, pictures))})
+    ceiling = asdict(measure_ceiling(judge, pictures))
+    write_json(folder / _TABLE, {"judge": _judge_hash(folder), "styles": styles, "ceiling": ceiling})
     _paste([Image.fromarray(each) for each in pictures.all_pixels[held.nonzero().flatten().tolist()]], folder / _SHEET)
     return load_reference(folder)
 
@@ -166,6 +168,10 @@ def principal_axes(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     _, deviations, directions = torch.linalg.svd(features - centre, full_matrices=False)
     spread = (deviations[:count].square().sum() / (len(features) * count)).sqrt()
     return directions[:count].T / spread, centre
+
+
+def _judge_hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _features(judge: Trained, dataset: Dataset) -> Tensor:

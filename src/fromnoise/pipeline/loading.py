@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,8 @@ import torch
 from torch import nn
 
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
-from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
-from fromnoise.models.clip_text import ClipText, TextConfig
-from fromnoise.models.controlnet import ControlNet, ControlNetConfig
+from fromnoise.checkpoints.building import build
 from fromnoise.models.published import FAMILIES
-from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
-from fromnoise.models.unet import UNet, UNetConfig
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
 from fromnoise.runtime.device import pick_device
@@ -25,18 +20,6 @@ from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import PromptEncoder, TextEncoder, Tokenizer
 from fromnoise.text.conditioning import READINGS
 from fromnoise.text.tokenizer import END
-
-Maker = Callable[[Any], nn.Module]
-
-CLASSES: dict[str, tuple[Any, Maker]] = {
-    "UNet2DConditionModel": (UNetConfig, UNet),
-    "AutoencoderKL": (AutoencoderConfig, Autoencoder),
-    "AutoencoderTiny": (TinyAutoencoderConfig, TinyAutoencoder),
-    "ControlNetModel": (ControlNetConfig, ControlNet),
-    "CLIPTextModel": (TextConfig, ClipText),
-    "CLIPTextModelWithProjection": (TextConfig, ClipText),
-}
-"""Configs and modules by the class that a part's JSON names."""
 
 NEEDED = ("unet", "vae", "text_encoder")
 TEXTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
@@ -66,12 +49,15 @@ def load(
     checkpoint = open_checkpoint(path, prediction=prediction)
     if missing := [name for name in NEEDED if name not in checkpoint.parts]:
         raise UsageError(f"{path} has no {missing[0]}, so it can't draw by itself; use it with --{_only(checkpoint)}")
-    replaced = {name: _borrowed(name, other) for name, other in (("unet", unet), ("vae", vae)) if other}
+    others = {name: open_checkpoint(other) for name, other in (("unet", unet), ("vae", vae)) if other}
+    replaced = {name: _taken(name, other).instead_of(checkpoint.parts[name]) for name, other in others.items()}
     parts = {**checkpoint.parts, **replaced}
+    if prediction is None and "unet" in others:
+        prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
 
     def built(part: Part) -> Any:
-        return build(part, where, dtype)
+        return filled(part, where, dtype)
 
     return Pipeline(
         prompts=_prompts(checkpoint, built),
@@ -79,7 +65,7 @@ def load(
         autoencoder=built(parts["vae"]),
         scheduler=Scheduler.from_json(checkpoint.scheduler, prediction),
         habits=HABITS.get(checkpoint.family, Habits()),
-        controls={str(each): built(_borrowed("controlnet", each)) for each in controls},
+        controls={str(each): built(_taken("controlnet", open_checkpoint(each))) for each in controls},
         path=path,
         source=parts["unet"].source,
         wildcards=None if wildcards is None else _folder(wildcards),
@@ -87,11 +73,9 @@ def load(
     )
 
 
-def build(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The part as a module of ours, filled from its file."""
-    config, kind = CLASSES[part.class_name]
-    with torch.device("meta"):
-        module = kind(config.from_json(part.config))
+def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The part as a module of ours, its weights read from its file."""
+    module = build(part.config)
     part.load_into(module, dtype, device)
     return module.eval().requires_grad_(False)
 
@@ -114,12 +98,11 @@ def _tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
     return Tokenizer.clip(fields.get("model_max_length", 77), fields.get("pad_token", END))
 
 
-def _borrowed(name: str, path: str | Path) -> Part:
+def _taken(name: str, other: Checkpoint) -> Part:
     """The part called `name` of another checkpoint, or of a file that holds nothing else."""
-    other = open_checkpoint(Path(path).expanduser())
     if name not in other.parts:
-        raise UsageError(f"{path} has no {name}; it has {', '.join(other.parts)}")
-    return replace(other.parts[name], name=name)
+        raise UsageError(f"{other.path} has no {name}; it has {', '.join(other.parts)}")
+    return other.parts[name]
 
 
 def _folder(path: str | Path) -> Path:

@@ -50,13 +50,13 @@ class JudgeRecipe:
     width: int = 32
     shades: int = 8
     sides: tuple[int, ...] = (32, 48, 64)
-    growth: tuple[int, ...] = (0, 500, 750)
-    steps: int = 900
+    growth: tuple[int, ...] = (0, 1500, 2100)
+    steps: int = 2600
     batch: int = 128
     plain: int = 48
     rate: float = 2e-3
     warmup: int = 50
-    decay_at: int | None = 300
+    decay_at: int | None = 1300
     texts: float = 1.0
     names: float = 0.5
     smoothing: float = 0.1
