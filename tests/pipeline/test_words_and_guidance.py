@@ -14,6 +14,7 @@ from fromnoise.diffusion.samplers import SAMPLERS, TWO_DENOISERS, Step
 from fromnoise.pipeline import last
 from fromnoise.pipeline.guiding import interval
 from fromnoise.pipeline.network import Network
+from fromnoise.text import mix
 
 SAID = {"seed": 3, "steps": 6, "guidance": 3.0, "sampler": "euler"}
 
@@ -60,6 +61,17 @@ def test_and_is_the_weighted_sum_of_the_prompts(pipe: fn.Pipeline) -> None:
     kite, boat = predicted("a kite", 1.0), predicted("a boat", 1.0)
     expected = nothing + 2.0 * ((kite - nothing) + 0.5 * (boat - nothing))
     assert (predicted("a kite AND a boat:0.5", 2.0) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_half_a_kite_half_a_boat(pipe: fn.Pipeline) -> None:
+    both = pipe.prompts.encode(["a kite", "a boat"])
+    kite, boat = (last(pipe.steps("", **SAID, words=both[at : at + 1])).x for at in (0, 1))
+    assert torch.equal(kite, steps(pipe, "a kite")[-1].x)
+    mixed = last(pipe.steps("", **SAID, words=mix(both[:1], both[1:], 0.5))).x
+    assert not torch.equal(mixed, kite)
+    assert not torch.equal(mixed, boat)
+    with pytest.raises(fn.UsageError, match="one prompt's"):
+        next(pipe.steps("", **SAID, words=both))
 
 
 def test_weights_change_the_drawing_unless_they_are_letters(pipe: fn.Pipeline) -> None:

@@ -10,6 +10,7 @@ from threading import Lock
 from torch import nn
 
 from fromnoise.adapters import Adapted, Use, find_adapter, read_adapter, read_embedding
+from fromnoise.hub import found
 from fromnoise.request import Lora, Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.text import read
@@ -53,5 +54,5 @@ class Wardrobe:
         return tuple(Lora(str(find_adapter(tag.name, self.folders)), tag.unet, tag.text) for tag in tags)
 
     def _made(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Adapted:
-        uses = [Use(read_adapter(Path(each.path).expanduser()), each.weight, each.text) for each in loras]
-        return Adapted(self.modules, uses, [read_embedding(Path(each).expanduser()) for each in embeddings])
+        uses = [Use(read_adapter(found(each.path)), each.weight, each.text) for each in loras]
+        return Adapted(self.modules, uses, [read_embedding(found(each)) for each in embeddings])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fromnoise.diffusion.guidance import ByLoss, Guided, Loss
 from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step
+from fromnoise.hub import name_of
 from fromnoise.images.convert import to_images, to_tensor
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.controlnet import ControlNet
@@ -36,7 +37,7 @@ from fromnoise.runtime.log import note, warn
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.runtime.philox import ComfyNoise, PhiloxNoise
 from fromnoise.runtime.seeds import BrownianNoise, PictureNoise, fresh_seed
-from fromnoise.text import PromptEncoder, TextEncoder, resolve
+from fromnoise.text import Conditioning, PromptEncoder, TextEncoder, resolve
 
 BATCH = 8
 """Pictures drawn in one call at most."""
@@ -102,16 +103,22 @@ class Pipeline:
         self.device, self.dtype = unet.conv_in.weight.device, unet.conv_in.weight.dtype
 
     def __call__(
-        self, request: Request | str, *, loss: Loss | None = None, loss_scale: float = 1.0, **fields: Any
+        self,
+        request: Request | str,
+        *,
+        loss: Loss | None = None,
+        loss_scale: float = 1.0,
+        words: Conditioning | None = None,
+        **fields: Any,
     ) -> list[Picture]:
         """Draw: a Request, or a prompt and any of a Request's fields. One Picture for each of `count`.
 
-        `loss` and `loss_scale` are those of `steps`.
+        `loss`, `loss_scale` and `words` are those of `steps`; a picture drawn with them can't replay itself.
         """
         request = self.resolve(request, **fields)
 
         def drawn(part: Request) -> Step:
-            return last(self.steps(part, loss=loss, loss_scale=loss_scale))
+            return last(self.steps(part, loss=loss, loss_scale=loss_scale, words=words))
 
         return [picture for part in self.parts(request) for picture in self.finish(drawn(part), part)]
 
@@ -147,13 +154,15 @@ class Pipeline:
         start: Step | None = None,
         loss: Loss | None = None,
         loss_scale: float = 1.0,
+        words: Conditioning | None = None,
         **fields: Any,
     ) -> Iterator[Step]:
         """Draw step by step, all pictures of the request in one batch; `start` goes on from a saved Step.
 
         Each Step holds the noisy latents, the predicted picture and sigma; `decode` makes pictures of them. `loss`
         takes the predicted picture (1, 3, H, W) in [-1, 1] to a number that is made smaller, `loss_scale` times as
-        eagerly. Raises FromnoiseError when the numbers stop being finite.
+        eagerly; `words` stands in for the prompt (`text.mix` of two, say). Raises FromnoiseError when the numbers
+        stop being finite.
         """
         request = self.resolve(request, **fields)
         noise = NOISES[likeness(request).noise](seeds(request), self._latent_shape(request))
@@ -162,7 +171,7 @@ class Pipeline:
         if len(sigmas) == 1:
             yield Step(0, 0.0, x, x, x)
             return
-        guided = self._guided(request, sigmas, noise)
+        guided = self._guided(request, sigmas, noise, words)
         denoise = guided if loss is None else ByLoss(guided, loss, loss_scale, decode=self._differentiable)
         if start is not None:
             denoise.state = start.guidance
@@ -219,8 +228,10 @@ class Pipeline:
 
     @property
     def name(self) -> str:
-        """The model's name: its folder's or file's, or "fromnoise" for the embedded one."""
-        return "fromnoise" if self.path == EMBEDDED_MODEL else self.path.name if self.path else "model"
+        """The model's name: its folder's or file's, on the hub if it was pulled, "fromnoise" for the embedded one."""
+        if self.path is None:
+            return "model"
+        return "fromnoise" if self.path == EMBEDDED_MODEL else name_of(self.path) or self.path.name
 
     @cached_property
     def hash(self) -> str | None:
@@ -283,10 +294,12 @@ class Pipeline:
         scale = likeness(request).picture_scale(float(sigmas[0]), float(self.scheduler.schedule.sigmas[-1]))
         return self.autoencoder.encode(pixels, sampled).float() + scale * noise().to(self.device)
 
-    def _guided(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Guided:
+    def _guided(
+        self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise, words: Conditioning | None
+    ) -> Guided:
         """The network with the request's words and guidance: a Denoiser for one run."""
         adapted = self.wardrobe(request)
-        said = Wording(self.prompts, adapted, request, len(sigmas) - 1, self.device, self.dtype)
+        said = Wording(self.prompts, adapted, request, len(sigmas) - 1, self.device, self.dtype, words)
         embeds = self.unet.config.time_cond_proj_dim is not None
         network = Network(
             self.unet,

@@ -11,6 +11,7 @@ from torch import nn
 
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build
+from fromnoise.hub import found
 from fromnoise.models.published import FAMILIES
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
@@ -39,17 +40,18 @@ def load(
 ) -> Pipeline:
     """A pipeline from a Stable Diffusion folder or file in any published layout, or the embedded model.
 
-    `unet` and `vae` name checkpoints, or lone parts, that replace the model's own; `controls` are ControlNets, which a
-    request calls by the same names. `prediction` ("epsilon" or "v_prediction") is for files that don't tell. The
+    A name that `fromnoise pull owner/name` fetched does for a path; nothing is fetched here. `unet` and `vae` name
+    checkpoints, or lone parts, that replace the model's own; `controls` are ControlNets, which a request calls by the
+    same names. `prediction` ("epsilon" or "v_prediction") is for files that don't tell. The
     animal.txt of `wildcards` answers `__animal__` in a prompt, the cat.safetensors of `lora_folder` `<lora:cat:0.8>`.
     Raises UsageError when there is no such model, FromnoiseError naming the file when a part is damaged or of another
     family.
     """
-    path = EMBEDDED_MODEL if model is None else Path(model).expanduser()
+    path = EMBEDDED_MODEL if model is None else found(model)
     checkpoint = open_checkpoint(path, prediction=prediction)
     if missing := [name for name in NEEDED if name not in checkpoint.parts]:
         raise UsageError(f"{path} has no {missing[0]}, so it can't draw by itself; use it with --{_only(checkpoint)}")
-    others = {name: open_checkpoint(other) for name, other in (("unet", unet), ("vae", vae)) if other}
+    others = {name: open_checkpoint(found(other)) for name, other in (("unet", unet), ("vae", vae)) if other}
     replaced = {name: _taken(name, other).instead_of(checkpoint.parts[name]) for name, other in others.items()}
     parts = {**checkpoint.parts, **replaced}
     if prediction is None and "unet" in others:
@@ -65,7 +67,7 @@ def load(
         autoencoder=built(parts["vae"]),
         scheduler=Scheduler.from_json(checkpoint.scheduler, prediction),
         habits=HABITS.get(checkpoint.family, Habits()),
-        controls={str(each): built(_taken("controlnet", open_checkpoint(each))) for each in controls},
+        controls={str(each): built(_taken("controlnet", open_checkpoint(found(each)))) for each in controls},
         path=path,
         source=parts["unet"].source,
         wildcards=None if wildcards is None else _folder(wildcards),

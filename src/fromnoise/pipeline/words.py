@@ -9,12 +9,16 @@ import torch
 from fromnoise.adapters import Adapted
 from fromnoise.pipeline.network import Said
 from fromnoise.request import Request
-from fromnoise.text import PromptEncoder, read
+from fromnoise.runtime.errors import UsageError
+from fromnoise.text import Conditioning, PromptEncoder, read
 
 
 @dataclass(frozen=True)
 class Wording:
-    """What a request says at each of its `steps`; the encoder keeps what it made, so repeats cost nothing."""
+    """What a request says at each of its `steps`; the encoder keeps what it made, so repeats cost nothing.
+
+    `instead` takes the place of the prompt: a mix of several, say.
+    """
 
     prompts: PromptEncoder
     adapted: Adapted
@@ -22,10 +26,13 @@ class Wording:
     steps: int
     device: torch.device
     dtype: torch.dtype
+    instead: Conditioning | None = None
 
     @property
     def weights(self) -> tuple[float, ...]:
         """How much each of the composed prompts counts; (1,) for an ordinary one."""
+        if self.instead is not None:
+            return (1.0,)
         return tuple(part.weight for part in read(self.request.prompt, str(self.request.weighting)).parts)
 
     def __call__(self, step: int) -> Said:
@@ -36,5 +43,12 @@ class Wording:
         settings = {"weighting": str(request.weighting), "clip_skip": request.clip_skip}
         with self.adapted:
             made = self.adapted.prompts(self.prompts).pair(positives, negative, **settings)
-        said, unsaid = (each.to(self.device, self.dtype) for each in made)
+        said, unsaid = (each.to(self.device, self.dtype) for each in (self._instead_of(made[0]), made[1]))
         return Said(tuple(said[at : at + 1] for at in range(len(said))), unsaid)
+
+    def _instead_of(self, said: Conditioning) -> Conditioning:
+        if self.instead is None:
+            return said
+        if self.instead.words.shape[1:] != said.words.shape[1:] or len(self.instead) != 1:
+            raise UsageError("the words given must be one prompt's, of as many chunks as the request's prompts")
+        return self.instead
