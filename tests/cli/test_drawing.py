@@ -57,6 +57,8 @@ def test_every_flag_reaches_the_request(run: Run, tiny_model: Path):
         sampler="heun",
         schedule="karras",
         size=(24, 16),
+        weighting="none",
+        like="diffusers",
         exact=True,
         model=tiny_model.name,
         model_hash=found.model_hash,

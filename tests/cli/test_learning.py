@@ -40,7 +40,13 @@ def test_training_is_not_thrown_away(run: Run):
 
 
 def test_unknown_part(run: Run):
-    assert is_one_line(run("train", "toaster"), 2, "'autoencoder', 'text-encoder', 'denoiser', 'judge'")
+    assert is_one_line(run("train", "toaster"), 2, "No such command 'toaster' (see fromnoise train --help)")
+
+
+def test_what_can_be_trained_is_listed(run: Run):
+    listed = run("train", "--help").stdout.decode()
+    names = ("textual-inversion", "lora", "dreambooth", "finetune", "autoencoder", "text-encoder", "denoiser", "judge")
+    assert all(name in listed for name in names)
 
 
 def test_train_without_a_dataset(run: Run):

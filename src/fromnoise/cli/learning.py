@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
@@ -55,33 +57,43 @@ def dataset(
     print(folder)
 
 
-def train(
-    part: Annotated[Part, typer.Argument(help="What to train.", show_default=False)],
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", metavar="FILE", help="TOML that replaces fields of the recipe.")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    data: DatasetFlag = Path("dataset"),
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoints and logs.", show_default="runs/PART")
-    ] = None,
-) -> None:
-    """Train a part of the model from scratch. Ctrl-C keeps a checkpoint that --resume goes on from.
+RecipeFlag = Annotated[
+    Path | None, typer.Option("--recipe", metavar="FILE", help="TOML that replaces fields of the recipe.")
+]
+ResumeFlag = Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")]
+RunFlag = Annotated[
+    Path | None, typer.Option("--run", metavar="FOLDER", help="Checkpoints and logs.", show_default="runs/PART")
+]
+
+
+def _command(part: Part) -> Callable[..., None]:
+    """The command that trains a part."""
+
+    def train(
+        recipe: RecipeFlag = None, resume: ResumeFlag = False, data: DatasetFlag = Path("dataset"), run: RunFlag = None
+    ) -> None:
+        folder = Path("runs") / part.value if run is None else run
+        if not resume and (folder / "checkpoint.pt").exists():
+            raise UsageError(f"{folder} has a checkpoint: --resume goes on from it, another --run starts afresh")
+        trainer = import_module(part.module).train
+        with training_progress(f"training the {part.value}") as show:
+            trainer(data, folder, recipe, resume=resume, show=show)
+        print(folder)
+
+    train.__doc__ = f"""Train the {part.value} from scratch. Ctrl-C keeps a checkpoint that --resume goes on from.
 
     For example:
 
     ```sh
-    fromnoise train autoencoder
-    fromnoise train denoiser --recipe small.toml --resume
+    fromnoise train {part.value}
+    fromnoise train {part.value} --recipe small.toml --resume
     ```
     """
-    run = Path("runs") / part.value if run is None else run
-    if not resume and (run / "checkpoint.pt").exists():
-        raise UsageError(f"{run} has a checkpoint: --resume goes on from it, another --run starts afresh")
-    trainer = import_module(part.module).train
-    with training_progress(f"training the {part.value}") as show:
-        trainer(data, run, recipe, resume=resume, show=show)
-    print(run)
+    return train
+
+
+PARTS: Mapping[str, Callable[..., None]] = MappingProxyType({part.value: _command(part) for part in Part})
+"""The commands that train each part from scratch."""
 
 
 def _listed(what: str, names: list[str]) -> str:

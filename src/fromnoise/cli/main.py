@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fromnoise.cli import chain, convert, doctor, drawing, grid, info, learning, merge, prompt, replay, samplers, steps
+from fromnoise.cli import (
+    chain,
+    convert,
+    doctor,
+    drawing,
+    grid,
+    hub,
+    info,
+    learning,
+    merge,
+    prompt,
+    replay,
+    samplers,
+    steps,
+    tuning,
+)
 from fromnoise.cli.console import say, speaking
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
@@ -60,9 +75,11 @@ COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "convert": convert.convert,
         "merge": merge.merge,
         "extract": merge.extract,
+        "pull": hub.pull,
+        "push": hub.push,
+        "models": hub.models,
         "evaluate": learning.evaluate,
         "dataset": learning.dataset,
-        "train": learning.train,
     }
 )
 
@@ -78,6 +95,7 @@ def application() -> typer.Typer:
     app.callback()(_fromnoise)
     for name, command in COMMANDS.items():
         app.command(name)(command)
+    app.add_typer(tuning.train_commands(), name="train")
     return app
 
 

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -114,9 +114,7 @@ class Drawing:
     ] = None
     like: Annotated[
         str | None,
-        typer.Option(
-            "--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}."
-        ),
+        typer.Option("--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}."),
     ] = None
     exact: Annotated[bool, typer.Option("--exact", help="One picture per call: bit-equal whatever the count.")] = False
 
@@ -158,11 +156,12 @@ class Source:
 
 
 def shared_flags(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a command: on the command line it gets the flags of its Drawing and Source parameters instead."""
+    """Decorate a command: on the command line its dataclass parameters become their flags."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True).parameters.values()
-        groups = {each.name: each.annotation for each in own if each.annotation in (Drawing, Source)}
+        kinds = {each.name: each.annotation for each in own if isinstance(each.annotation, type)}
+        groups = {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
         flags = {name: [each for each in _flags(kind) if each.name not in without] for name, kind in groups.items()}
 
         @functools.wraps(command)

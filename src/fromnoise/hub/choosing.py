@@ -62,12 +62,15 @@ def _folder(files: Sequence[str], variant: str | None) -> Iterator[str]:
     yield INDEX
     yield from (file for file in files if file.partition("/")[0] in BESIDE)
     held = [part for part in PARTS if f"{part}/config.json" in files]
-    if not held:
-        raise UsageError(f"it has an {INDEX} but no part of a Stable Diffusion ({', '.join(PARTS)}); --file takes others")
+    if PARTS[0] not in held:
+        raise UsageError(f"its {INDEX} is not of a Stable Diffusion (it has no {PARTS[0]}); --file takes what you name")
     _require_variant(files, held, variant)
     for part in held:
         yield f"{part}/config.json"
-        yield from _weights(files, f"{part}/", variant)
+        weights = _weights(files, f"{part}/", variant)
+        if not weights:
+            raise UsageError(f"its {part} has no weights that fromnoise reads ({' or '.join(ENDINGS)})")
+        yield from weights
 
 
 def _root(files: Sequence[str], variant: str | None) -> list[str]:
@@ -89,7 +92,7 @@ def _root(files: Sequence[str], variant: str | None) -> list[str]:
 def _weights(files: Sequence[str], folder: str, variant: str | None) -> list[str]:
     """One set of weights in a folder: a file, or an index with its shards. The variant first, if one is asked for."""
     for ending in ENDINGS:
-        for each in dict.fromkeys([*([variant] if variant else []), *VARIANTS]):
+        for each in (variant, *VARIANTS) if variant else VARIANTS:
             for stem in STEMS:
                 if taken := _one_of(files, folder + stem, each, ending):
                     _tell(folder, each, variant)

@@ -25,7 +25,7 @@ LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 TIMEOUT_S = 30
 
 
-class Unreachable(FromnoiseError):
+class UnreachableError(FromnoiseError):
     """The hub can't be asked: no network, or offline mode is on."""
 
 
@@ -63,13 +63,14 @@ def api() -> HfApi:
 def listing(repository: str, revision: str = MAIN) -> Listing:
     """What a repository holds at a revision.
 
-    Raises Unreachable when the hub can't be asked, UsageError when it has no such repository or revision, and
+    Raises UnreachableError when the hub can't be asked, UsageError when it has no such repository or revision, and
     FromnoiseError when it does not let this person in or names files that would lie outside the folder.
     """
     with clear(repository, revision):
         info = api().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
     files = [_listed(repository, each) for each in info.siblings or ()]
-    return Listing(repository, str(info.sha), MappingProxyType({each.name: each for each in files}), _licence(info))
+    commit = _hexadecimal(str(info.sha))
+    return Listing(repository, commit, MappingProxyType({each.name: each for each in files}), _licence(info))
 
 
 @contextmanager
@@ -80,7 +81,7 @@ def clear(repository: str, revision: str = MAIN) -> Iterator[None]:
     try:
         yield
     except OfflineModeIsEnabled:
-        raise Unreachable("offline mode is on; unset HF_HUB_OFFLINE to ask the hub") from None
+        raise UnreachableError("offline mode is on; unset HF_HUB_OFFLINE to ask the hub") from None
     except HTTPError as error:
         raise _told(error, repository, revision) from None
 
@@ -95,10 +96,19 @@ def endpoint() -> str:
 def _listed(repository: str, sibling: RepoSibling) -> Listed:
     name = sibling.rfilename
     if PurePosixPath(name).is_absolute() or {"..", "."} & set(name.split("/")) or "\\" in name or ":" in name:
-        raise FromnoiseError(f"{repository} names a file {name!r}, which would lie outside its folder; nothing is fetched")
+        raise FromnoiseError(
+            f"{repository} names a file {name!r}, which would lie outside its folder; nothing is fetched"
+        )
     if sibling.size is None or not (sibling.lfs or sibling.blob_id):
         raise FromnoiseError(f"{endpoint()} tells no size or hash of {name}; without them nothing can be checked")
-    return Listed(name, sibling.size, sibling.lfs.sha256 if sibling.lfs else str(sibling.blob_id))
+    return Listed(name, sibling.size, _hexadecimal(sibling.lfs.sha256 if sibling.lfs else str(sibling.blob_id)))
+
+
+def _hexadecimal(text: str) -> str:
+    """A commit or hash as it is told; it becomes a file's name, so nothing else will do."""
+    if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", text):
+        raise FromnoiseError(f"{endpoint()} does not answer as a hub does ({text[:64]!r} is no hash); see HF_ENDPOINT")
+    return text
 
 
 def _licence(info: ModelInfo) -> str | None:
@@ -137,14 +147,15 @@ def _told(error: Any, repository: str, revision: str) -> FromnoiseError:
         return sentence()
     response = getattr(error, "response", None)
     if response is None:
-        return Unreachable(f"no answer from {endpoint()} ({type(error).__name__}); check the network and try again")
+        kind = type(error).__name__
+        return UnreachableError(f"no answer from {endpoint()} ({kind}); check the network and try again")
     return _by_status(response.status_code, repository)
 
 
 STATUSES: Mapping[int, str] = MappingProxyType(
     {
         401: "the hub does not accept the token: {login} again",
-        403: "the token may not do that with {repository}: make one that may at {endpoint}/settings/tokens, then {login}",
+        403: "the token may not do that with {repository}; make one that may at {endpoint}/settings/tokens and {login}",
         413: "the hub finds a file too large",
         429: "the hub asks to slow down; wait some minutes and try again",
     }

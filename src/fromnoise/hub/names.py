@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fromnoise.runtime.errors import UsageError
 
@@ -11,6 +11,7 @@ MAIN = "main"
 
 _WORD = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"(?P<owner>{_WORD})/(?P<name>{_WORD})(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?", re.ASCII)
+_REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,12 @@ def parse_name(text: str) -> Name | None:
     return Name(f"{match['owner']}/{match['name']}", match["revision"] or MAIN, match["file"])
 
 
-def require_name(text: str) -> Name:
-    """The same; UsageError when it is none."""
+def require_name(text: str, revision: str | None = None) -> Name:
+    """The same, at a revision if one is given; UsageError when either is none."""
     if (name := parse_name(text)) is None:
         raise UsageError(f"{text!r} is no name on the hub; it looks like owner/name")
-    return name
+    if revision is None:
+        return name
+    if not _REVISION.fullmatch(revision) or ".." in revision:
+        raise UsageError(f"{revision!r} is no revision; give a branch, a tag or a commit")
+    return replace(name, revision=revision)

@@ -37,7 +37,8 @@ def fit(
     """Train `task` to `steps` steps in `folder`, going on from its checkpoint when `resume`; AdamW unless said."""
     checkpoints = Checkpoints(folder, minutes)
     shown = [Progress(steps, batch, show)] if show else []
-    callbacks = [MixedPrecision(), rate, averages, Log(folder, batch), *extra, checkpoints, *shown]
+    device = next(task.model.parameters()).device.type
+    callbacks = [MixedPrecision(device=device), rate, averages, Log(folder, batch), *extra, checkpoints, *shown]
     learner = Learner(task, optimizer or adamw(task.model.parameters()), callbacks)
     if resume and checkpoints.resume(learner):
         note(f"going on from step {learner.step_index} in {folder}")

@@ -1,0 +1,113 @@
+"""DreamBooth: a subject gets a rare word, and its class keeps its meaning (Ruiz et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fromnoise.pipeline import Pipeline
+from fromnoise.request import Request
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.paths import atomic_write
+from fromnoise.training.run import Show
+from fromnoise.training.tuning.factors import learning_factors
+from fromnoise.training.tuning.finetune import learning_unet, write_model
+from fromnoise.training.tuning.lora import Ranked, new_factors, outcome_of
+from fromnoise.training.tuning.pictures import Captioned, read_captioned
+from fromnoise.training.tuning.running import Outcome, Result, begin, opened, tune
+from fromnoise.training.tuning.samples import Pool, Sample, Told, encoded, held_out
+from fromnoise.training.tuning.task import Learns
+from fromnoise.training.tuning.words import require_sayable
+
+RATES = {True: 1e-3, False: 5e-5}
+"""The rate of a LoRA, and of the whole U-Net."""
+
+FIRST_SEED = 1000
+"""Of the class pictures, away from those that are drawn to look at."""
+
+
+@dataclass(frozen=True)
+class DreamboothRecipe(Ranked):
+    """Settings of a run: `token` names the subject, `subject` its class.
+
+    `class_pictures` drawn by the base model count `prior` times as much as the subject's; 0 of them is without prior
+    preservation. `rate` 0 is that of RATES. With `lora` the result is an adapter, else a whole model.
+    """
+
+    token: str = ""
+    subject: str = ""
+    class_pictures: int = 40
+    prior: float = 1.0
+    lora: bool = False
+    batch: int = 2
+    rate: float = 0.0
+
+
+def train(
+    pictures: Sequence[Path],
+    run: Path,
+    recipe: DreamboothRecipe,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    show: Show | None = None,
+    told: Told = lambda done, total: None,
+) -> Result:
+    """Learn a subject in the folder `run`, whose `class` folder keeps the class pictures.
+
+    Raises UsageError for pictures that can't be read, and for a token or a class that can't stand in a prompt.
+    """
+    found = read_captioned(pictures)
+    require_sayable(recipe.token)
+    if not recipe.subject.strip():
+        raise UsageError("say what the pictures show: --class dog, say")
+    pipeline = opened(recipe)
+    begin(run, recipe, resume=resume)
+    learnt, probed = held_out(encoded(pipeline, found, [subject_captions(recipe)] * len(found), flip=recipe.flip))
+    pools = [Pool(learnt)]
+    if recipe.class_pictures:
+        pools.append(Pool(class_samples(pipeline, run / "class", recipe, told), recipe.prior))
+    learns, outcome = _learning(pipeline, recipe, overwrite)
+    return tune(
+        run,
+        pipeline,
+        learns,
+        outcome,
+        pools,
+        probed,
+        (*subject_captions(recipe)[:2], f"a {recipe.subject}"),
+        replace(recipe, rate=recipe.rate or RATES[recipe.lora]),
+        output,
+        resume=resume,
+        show=show,
+    )
+
+
+def subject_captions(recipe: DreamboothRecipe) -> tuple[str, ...]:
+    """The captions that the subject's pictures get."""
+    name = f"{recipe.token} {recipe.subject}"
+    return f"a {name}", f"a picture of a {name}", f"a drawing of a {name}"
+
+
+def class_samples(pipeline: Pipeline, folder: Path, recipe: DreamboothRecipe, told: Told) -> list[Sample]:
+    """Pictures of the class as the base model draws it, kept in `folder` and drawn only where they are missing."""
+    caption = f"a {recipe.subject}"
+    drawn = []
+    for number in range(recipe.class_pictures):
+        path = folder / f"{number:04d}.png"
+        if not path.exists():
+            request = Request(prompt=caption, seed=FIRST_SEED + number, steps=recipe.sample_steps)
+            with atomic_write(path, overwrite=True) as temporary:
+                pipeline(request)[0].image.save(temporary, "PNG")
+        drawn.append(Captioned(path, caption))
+        told(number + 1, recipe.class_pictures)
+    return encoded(pipeline, drawn, [(caption,)] * len(drawn))
+
+
+def _learning(pipeline: Pipeline, recipe: DreamboothRecipe, overwrite: bool) -> tuple[Learns, Outcome]:
+    if not recipe.lora:
+        return learning_unet(pipeline), Outcome(write=lambda path: write_model(path, pipeline, overwrite=overwrite))
+    factors = new_factors(pipeline, recipe)
+    return learning_factors(pipeline, factors), outcome_of(factors, pipeline, recipe.layout)

@@ -1,0 +1,110 @@
+"""LoRA: a small file that bends the model towards what some pictures show (Hu et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fromnoise.pipeline import Pipeline
+from fromnoise.request import Lora
+from fromnoise.runtime.errors import UsageError
+from fromnoise.training.run import Show
+from fromnoise.training.tuning.factors import Factors, learning_factors, modules_of, write_factors
+from fromnoise.training.tuning.pictures import Captioned, read_captioned, require_captions
+from fromnoise.training.tuning.running import Outcome, Result, begin, opened, tune
+from fromnoise.training.tuning.samples import Pool, Told, encoded, held_out
+from fromnoise.training.tuning.task import Tuning
+from fromnoise.training.tuning.words import worded
+
+
+@dataclass(frozen=True)
+class Ranked(Tuning):
+    """Settings of factors: `alpha` 0 is the rank, so that they act as they are; `layout` is "kohya" or "peft"."""
+
+    rank: int = 8
+    alpha: float = 0.0
+    dropout: float = 0.0
+    text_encoder: bool = False
+    layout: str = "kohya"
+
+
+@dataclass(frozen=True)
+class LoraRecipe(Ranked):
+    """Settings of a run.
+
+    `caption` is every picture's; `token` stands in short templates; with neither the pictures bring captions.
+    """
+
+    caption: str = ""
+    token: str = ""
+    style: bool = False
+
+
+def train(
+    pictures: Sequence[Path],
+    run: Path,
+    recipe: LoraRecipe,
+    output: Path,
+    *,
+    resume: bool = False,
+    show: Show | None = None,
+    told: Told = lambda done, total: None,
+) -> Result:
+    """Learn from pictures in the folder `run`; `output` is a file in the layout of `recipe`.
+
+    Raises UsageError for pictures that can't be read or have no caption.
+    """
+    found = read_captioned(pictures)
+    texts = captions_for(found, recipe)
+    pipeline = opened(recipe)
+    factors = new_factors(pipeline, recipe)
+    begin(run, recipe, resume=resume)
+    learnt, probed = held_out(encoded(pipeline, found, texts, flip=recipe.flip, told=told))
+    return tune(
+        run,
+        pipeline,
+        learning_factors(pipeline, factors),
+        outcome_of(factors, pipeline, recipe.layout),
+        [Pool(learnt)],
+        probed,
+        prompts_for(texts, recipe),
+        recipe,
+        output,
+        resume=resume,
+        show=show,
+    )
+
+
+def new_factors(pipeline: Pipeline, recipe: Ranked) -> Factors:
+    """Fresh factors for the U-Net, and for the text encoders where the recipe says so."""
+    parts = modules_of(pipeline)
+    chosen = parts if recipe.text_encoder else {"unet": parts["unet"]}
+    return Factors(chosen, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.seed)
+
+
+def outcome_of(factors: Factors, pipeline: Pipeline, layout: str) -> Outcome:
+    """How the factors become a file, and a drawing uses it."""
+    return Outcome(
+        write=lambda path: write_factors(path, factors, pipeline, layout),
+        fields=lambda path: {"loras": (Lora(str(path)),)},
+    )
+
+
+def captions_for(pictures: Sequence[Captioned], recipe: LoraRecipe) -> list[tuple[str, ...]]:
+    """The captions of each picture; UsageError where there is none."""
+    if recipe.caption and recipe.token:
+        raise UsageError("give --caption or --token, not both")
+    if recipe.caption:
+        return [(recipe.caption,)] * len(pictures)
+    if recipe.token:
+        return [worded(each.caption, recipe.token, style=recipe.style) for each in pictures]
+    require_captions(pictures, ", or give one --caption for all")
+    return [(str(each.caption),) for each in pictures]
+
+
+def prompts_for(texts: Sequence[tuple[str, ...]], recipe: LoraRecipe) -> tuple[str, ...]:
+    """What is drawn on the way: three captions, and a control prompt, which should stay as it is."""
+    if recipe.token and recipe.style:
+        return (*(f"{each}, {recipe.token} style" for each in ("a cat", "a house", "a red apple")), "a cat")
+    return (*dict.fromkeys(each[0] for each in texts[:3]), "a cat")

@@ -1,0 +1,115 @@
+"""The pictures that a person brings, and what they say about them: folders, captions beside, JSON lines, CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from fromnoise.images.opening import open_image, read_picture, upright_rgb
+from fromnoise.runtime.errors import UsageError
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""The tables that Hugging Face's `imagefolder` looks for."""
+
+FILE_FIELDS, TEXT_FIELDS = ("file_name", "image", "file"), ("text", "caption", "prompt")
+"""What a table may call the picture and its caption, the first that is there."""
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture file and its caption, None where nobody wrote one."""
+
+    path: Path
+    caption: str | None = None
+
+    def open(self) -> Image.Image:
+        """The picture upright and in RGB; UsageError naming the file when it is damaged."""
+        return upright_rgb(open_image(read_picture(self.path), str(self.path)))
+
+
+def read_captioned(sources: Sequence[Path]) -> list[Captioned]:
+    """The pictures of files, folders and tables (.jsonl, .csv), in order.
+
+    A folder's captions are those of its metadata table, else of the .txt beside each picture. Raises UsageError where
+    something is missing, and when there is no picture at all.
+    """
+    found = [each for source in sources for each in _read(Path(source).expanduser())]
+    if not found:
+        raise UsageError(f"no pictures in {', '.join(map(str, sources))}; PNG, JPEG and WebP files are looked for")
+    return found
+
+
+def require_captions(pictures: Iterable[Captioned], advice: str) -> None:
+    """UsageError, ending in the advice, for the first picture without a caption."""
+    for each in pictures:
+        if not each.caption:
+            raise UsageError(f"{each.path} has no caption; write {each.path.stem}.txt beside it{advice}")
+
+
+def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The picture at (width, height); what the shape leaves over is cut evenly from two edges."""
+    return picture if picture.size == size else ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+
+
+def _read(source: Path) -> list[Captioned]:
+    if not source.exists():
+        raise UsageError(f"there is nothing at {source}; give pictures, a folder of them, or a .jsonl or .csv file")
+    if source.is_dir():
+        return _folder(source)
+    if source.suffix.lower() in _TABLES:
+        return list(_table(source))
+    return [_beside(source)]
+
+
+def _folder(folder: Path) -> list[Captioned]:
+    for name in METADATA:
+        if (folder / name).is_file():
+            return list(_table(folder / name))
+    return [_beside(each) for each in sorted(folder.iterdir()) if each.suffix.lower() in SUFFIXES]
+
+
+def _beside(path: Path) -> Captioned:
+    """A picture with the caption of the text file that has its name."""
+    text = path.with_suffix(".txt")
+    try:
+        caption = " ".join(text.read_text(encoding="utf-8").split()) if text.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"can't read the caption {text}: {error}") from error
+    return Captioned(path, caption or None)
+
+
+def _table(path: Path) -> Iterator[Captioned]:
+    try:
+        rows = _TABLES[path.suffix.lower()](path.read_text(encoding="utf-8"))
+        for number, row in enumerate(rows, 1):
+            yield _row(path, number, row)
+    except (OSError, ValueError, csv.Error) as error:
+        raise UsageError(f"can't read {path}: {error}") from error
+
+
+def _row(path: Path, number: int, row: Mapping[str, Any]) -> Captioned:
+    file = next((row[name] for name in FILE_FIELDS if row.get(name)), None)
+    if not isinstance(file, str):
+        raise UsageError(f"{path}: entry {number} names no picture; it needs the field {FILE_FIELDS[0]}")
+    picture = path.parent / file
+    if not picture.is_file():
+        raise UsageError(f"{path}: entry {number} names {file}, which is not there")
+    text = next((row[name] for name in TEXT_FIELDS if row.get(name)), None)
+    return Captioned(picture, None if text is None else " ".join(str(text).split()))
+
+
+def _lines(text: str) -> list[Mapping[str, Any]]:
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
+        raise ValueError("every line should be a JSON object")
+    return rows
+
+
+_TABLES = {".jsonl": _lines, ".csv": lambda text: list(csv.DictReader(text.splitlines()))}

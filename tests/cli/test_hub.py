@@ -1,0 +1,138 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from tests.cli.conftest import Run
+from tests.cli.test_errors import is_one_line
+from tests.hub.server import LARGE, TOKEN, Hub, Repository
+from tests.hub.standing_in import hub, logged_in, published
+
+__all__ = ["hub", "logged_in"]
+
+
+def test_pull_then_draw(run: Run, hub: Hub, tiny_model: Path):
+    published(hub, "a/tiny", tiny_model)
+    result = run("pull", "a/tiny")
+    assert (result.code, result.paths[0].name) == (0, hub.repositories["a/tiny"].commit)
+    assert "every hash is right; licence: apache-2.0" in result.stderr
+    assert "already here, every hash is right" in run("pull", "a/tiny").stderr
+    drawn = run("a wolf", "--model", "a/tiny", "--steps", 1, "-o", "wolf.png")
+    assert (drawn.code, drawn.paths) == (0, [Path("wolf.png")])
+    assert b"Model: a/tiny" in Path("wolf.png").read_bytes()
+
+
+def test_what_was_not_pulled(run: Run, hub: Hub, tiny_model: Path):
+    published(hub, "a/tiny", tiny_model)
+    assert is_one_line(run("a wolf", "--model", "a/tiny"), 2, "`fromnoise pull a/tiny` fetches it")
+    assert is_one_line(run("a wolf", "--lora", "a/lora:0.8"), 2, "`fromnoise pull a/lora` fetches it")
+    assert hub.requests == []
+
+
+def test_pull_one_file_prints_it(run: Run, hub: Hub):
+    hub.repositories["a/lora"] = Repository({"wolf.safetensors": b"w" * LARGE, "fox.safetensors": b"f" * LARGE})
+    result = run("pull", "a/lora", "--file", "wolf*")
+    assert result.paths[0].read_bytes() == b"w" * LARGE
+    assert "licence: none stated" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "'nowhere' is no name on the hub; it looks like owner/name"),
+        (["a/../b"], "is no name on the hub"),
+        (["a/none"], "there is no a/none at http"),
+        (["a/lora", "--revision", "../x"], "is no revision"),
+        (["a/lora", "--revision", "v2"], "has no revision v2"),
+        (["a/lora", "--file", "*.ckpt"], "no file is called *.ckpt"),
+    ],
+)
+def test_what_pull_refuses(run: Run, hub: Hub, arguments: list[str], words: str):
+    hub.repositories["a/lora"] = Repository({"wolf.safetensors": b"w" * LARGE})
+    assert is_one_line(run("pull", *arguments), 2, words)
+
+
+def test_offline(run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    hub.repositories["a/lora"] = Repository({"wolf.safetensors": b"w" * LARGE})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert is_one_line(run("pull", "a/lora"), 1, "a/lora is not here yet, and offline mode is on")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    place = run("pull", "a/lora").paths
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    again = run("pull", "a/lora")
+    assert (again.code, again.paths) == (0, place)
+    assert "pulled before" in again.stderr
+
+
+def test_push_and_its_rehearsal(run: Run, hub: Hub, logged_in: str, tiny_model: Path, tmp_path: Path):
+    import shutil
+
+    folder = shutil.copytree(tiny_model, tmp_path / "mine")
+    assert is_one_line(run("push", folder, "me/tiny"), 2, "say under which licence it is published: --licence")
+    rehearsed = run("push", folder, "me/tiny", "--licence", "mit", "--dry-run")
+    assert b"license: mit" in rehearsed.stdout
+    assert "nothing was sent" in rehearsed.stderr
+    assert hub.requests == []
+    result = run("push", folder, "me/tiny", "--licence", "mit", "--private")
+    assert (result.code, result.stdout.decode().strip()) == (0, f"{hub.url}/me/tiny")
+    assert result.stderr == ""
+    assert hub.repositories["me/tiny"].private
+    assert is_one_line(run("push", folder, "me/tiny@v1"), 2, "publish to me/tiny")
+
+
+def test_models(run: Run, hub: Hub):
+    hub.repositories["a/lora"] = Repository({"wolf.safetensors": b"w" * LARGE}, "mit")
+    place = run("pull", "a/lora").paths[0]
+    rows = {row["name"]: row for row in json.loads(run("models", "--json").stdout)}
+    assert set(rows) == {"fromnoise", "a/lora"}
+    assert (rows["a/lora"]["bytes"], rows["a/lora"]["path"]) == (LARGE, str(place))
+    table = run("models").stdout.decode().splitlines()
+    assert table[0].split() == ["name", "kind", "from", "size", "licence", "hash"]
+    assert rows["a/lora"]["sha256"][:10] in table[2]
+    assert run("models", "--verify").code == 0
+    place.resolve().write_bytes(b"x" * LARGE)
+    result = run("models", "--verify")
+    assert result.code == 1
+    assert "damaged: wolf.safetensors" in result.stdout.decode()
+    assert "damaged: a/lora; `fromnoise pull OWNER/NAME` mends" in result.stderr
+
+
+def test_the_environment_is_honoured_and_the_token_never_told(hub: Hub, tiny_model: Path, tmp_path: Path):
+    """A process of its own, since the client reads its settings when it is imported."""
+    held = published(hub, "a/tiny", tiny_model)
+    settings = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+
+    def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fromnoise", *arguments]
+        return subprocess.run(command, env={**os.environ, **settings, **more}, capture_output=True, text=True)
+
+    pulled = call("pull", "a/tiny")
+    assert pulled.returncode == 0, pulled.stderr
+    assert Path(pulled.stdout.strip()).is_relative_to(tmp_path / "home")
+    assert {given for _, path, _, given in hub.requests if "a/tiny" in path} == {f"Bearer {TOKEN}"}
+    hub.corrupt = "model_index.json"
+    held.files["model_index.json"] += b" "
+    refused = [call("pull", "a/tiny"), call("pull", "a/none"), call("pull", "a/none", HF_HUB_OFFLINE="1")]
+    assert [each.returncode for each in refused] == [1, 2, 1]
+    assert not any(TOKEN in each.stdout + each.stderr for each in (pulled, *refused))
+    assert not any(TOKEN.encode() in path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("command", ["pull", "push", "models"])
+def test_help_is_light(command: str):
+    code = (
+        "import sys; from fromnoise.cli.main import main; main(['" + command + "', '--help']); "
+        "sys.exit(bool({'torch', 'huggingface_hub'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
