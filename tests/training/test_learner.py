@@ -90,6 +90,17 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
         Learner(task, torch.optim.SGD(task.model.parameters())).fit(3)
 
 
+def test_what_is_no_number_does_not_replace_the_last_checkpoint(tmp_path: Path) -> None:
+    train(tmp_path, 10)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    task = Line()
+    spoilt = task.predict
+    task.predict = lambda batch: spoilt(batch) * float("nan")  # type: ignore[method-assign]
+    with pytest.raises(FromnoiseError, match="resume from the checkpoint"):
+        fit(tmp_path, task, LearningRate(1e-2, 5), Averages(task.model, (4, 30), every=2), steps=20, batch=8)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
 def test_the_rate_warms_up_stays_and_decays() -> None:
     rate = LearningRate(1.0, warmup=10, decay_at=100, end=120)
     assert [rate.at(step) for step in (0, 9, 50, 99, 100, 110, 120)] == [0.1, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0]

@@ -101,14 +101,21 @@ class Learner:
         self.task.model.train()
         self._tell("start")
         try:
-            while self.step_index < steps:
-                self._tell("before_step")
-                self.one_step()
-                self._check()
-                self.step_index += 1
-                self._tell("after_step")
-        finally:
+            self._run(steps)
+        except FromnoiseError:
+            raise  # weights that are no numbers must not replace the last checkpoint
+        except BaseException:
             self._tell("finish")
+            raise
+        self._tell("finish")
+
+    def _run(self, steps: int) -> None:
+        while self.step_index < steps:
+            self._tell("before_step")
+            self.one_step()
+            self._check()
+            self.step_index += 1
+            self._tell("after_step")
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
