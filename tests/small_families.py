@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
-from fromnoise.models.clip_text import ClipText, TextConfig
-from fromnoise.models.config import Config
-from fromnoise.models.controlnet import ControlNet, ControlNetConfig
+from fromnoise.checkpoints.building import build
 from fromnoise.models.extras import Extras
 from fromnoise.models.published import FAMILIES
-from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
-from fromnoise.models.unet import UNet, UNetConfig
 from tests.tiny import randomise
 
 DIVISORS = {
@@ -35,32 +30,10 @@ DIVISORS = {
     "vocab_size": 64,
 }
 
-CLASSES: Mapping[str, tuple[type[Config], Callable[[Any], nn.Module]]] = {
-    "UNet2DConditionModel": (UNetConfig, UNet),
-    "ControlNetModel": (ControlNetConfig, ControlNet),
-    "AutoencoderKL": (AutoencoderConfig, Autoencoder),
-    "AutoencoderTiny": (TinyAutoencoderConfig, TinyAutoencoder),
-    "CLIPTextModel": (TextConfig, ClipText),
-    "CLIPTextModelWithProjection": (TextConfig, ClipText),
-}
-
-
-def class_name(json: Mapping[str, Any]) -> str:
-    """What a part's JSON says that it is."""
-    return json["_class_name"] if "_class_name" in json else json["architectures"][0]
-
-
-def build(json: Mapping[str, Any]) -> nn.Module:
-    """Our module for a part's JSON."""
-    config, module = CLASSES[class_name(json)]
-    return module(config.from_json(json))
-
 
 def random(json: Mapping[str, Any], dtype: torch.dtype, seed: int = 0) -> nn.Module:
     """Our module for a part's JSON with every parameter random."""
-    with torch.device("meta"):
-        module = build(json)
-    return randomise(module.to_empty(device="cpu"), seed).to(dtype)
+    return randomise(build(json).to_empty(device="cpu"), seed).to(dtype)
 
 
 def small(family: str, part: str) -> dict[str, Any]:

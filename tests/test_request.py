@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fromnoise.request import MAX_PROMPT, MAX_SEED, Control, Lora, Request
+from fromnoise.request import MAX_PROMPT, MAX_SEED, AdapterHash, Begun, Control, Hires, Lora, Request
 from fromnoise.runtime.errors import UsageError
 
 
@@ -31,6 +31,9 @@ from fromnoise.runtime.errors import UsageError
         ("apg", [(0, 0), (2, 0, 0), (0, -1, 0), (0, 0, -1.5)]),
         ("threshold", [0.4, 1.1]),
         ("mask", [b"x"]),
+        ("reuse", [(0, 1), (101, 1), (2,), (2, 0), (2, 11), (2.5, 1)]),
+        ("merge", [-0.1, 0.8, "0.5"]),
+        ("quality", ["worst", ""]),
     ],
 )
 def test_what_no_model_could_do(field: str, values: list[Any]):
@@ -38,6 +41,31 @@ def test_what_no_model_could_do(field: str, values: list[Any]):
         with pytest.raises(UsageError, match=field) as caught:
             Request(**{field: value})
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "said"),
+    [
+        (Hires, {"scale": 0.9}, "hires scale"),
+        (Hires, {"scale": float("nan")}, "hires scale"),
+        (Hires, {"upscaler": "Latent"}, "hires upscaler"),
+        (Hires, {"strength": 1.1}, "hires strength"),
+        (Hires, {"steps": 0}, "hires steps"),
+        (Hires, {"tile": 7}, "hires tile"),
+        (Begun, {"steps": 0}, "first steps"),
+        (Begun, {"steps": 1, "prompt": None}, "the first prompt"),
+        (Begun, {"steps": 1, "guidance": 101}, "the first guidance"),
+        (AdapterHash, {"kind": "vae", "name": "a", "hash": "0"}, "kind of adapter"),
+    ],
+)
+def test_parts_that_no_model_could_do(kind: type, fields: dict[str, Any], said: str):
+    with pytest.raises(UsageError, match=said):
+        kind(**fields)
+
+
+def test_a_mask_has_no_second_pass():
+    with pytest.raises(UsageError, match="upscale the picture"):
+        Request(init=b"x", mask=b"x", hires=Hires())
 
 
 @pytest.mark.parametrize(
@@ -66,6 +94,9 @@ def test_json_holds_everything():
     request = request.with_(mask=b"\0", interval=(0.1, 0.9), apg=(0.5, 15.0, -0.5), pag=3.0, threshold=0.99)
     request = request.with_(controls=(Control("c", b"\xff", 0.5, 0.0, 0.75), Control("d", b"")))
     request = request.with_(loras=(Lora("a.safetensors", 0.5, 0.25), Lora("b")), embeddings=("e.pt",))
+    request = request.with_(reuse=(3, 2), merge=0.5, quality="draft")
+    request = request.with_(mask=None, hires=Hires(1.5, "latent-bicubic", 0.3, 7, 64), begun=Begun(2, "c", "d", 1.0))
+    request = request.with_(hashes=(AdapterHash("lora", "a", "0123456789ab"), AdapterHash("control", "c", "")))
     assert Request.from_json(request.to_json()) == request
     assert "🐺" in request.to_json()
 

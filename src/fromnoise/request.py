@@ -55,11 +55,34 @@ SCHEDULES = {
 }
 """Schedules likewise; "model" is what the model's scheduler config says."""
 
+UPSCALERS = {
+    "latent": "Latent",
+    "latent-antialiased": "Latent (antialiased)",
+    "latent-bicubic": "Latent (bicubic)",
+    "latent-bicubic-antialiased": "Latent (bicubic antialiased)",
+    "latent-nearest": "Latent (nearest)",
+    "latent-nearest-exact": "Latent (nearest-exact)",
+    "lanczos": "Lanczos",
+    "nearest": "Nearest",
+}
+"""What makes the small picture of a second pass larger: its latents (the first is bilinear), or its pixels."""
+
+TILE_SHARE = 4
+"""Neighbouring tiles share one part in so many of their sides."""
+
 WEIGHTINGS = ("a1111", "comfyui", "none")
 """Whose arithmetic `(word:1.3)` follows; with "none" brackets are letters like any other."""
 
 LIKE = ("diffusers", "a1111", "comfyui")
 """Tools whose noise, step rounding, sigmas and weighting can be followed."""
+
+QUALITIES = ("draft", "balanced", "best")
+"""How much work a picture is worth; see pipeline.quality for what each means."""
+
+ADAPTER_KINDS = ("lora", "embedding", "control")
+
+TILINGS = ("x", "y", "xy")
+"""Axes along which a picture's opposite edges may meet: x left and right, y top and bottom."""
 
 MAX_SEED = 2**64 - 1
 MAX_PROMPT = 8000
@@ -100,17 +123,89 @@ class Lora:
 
 
 @dataclass(frozen=True)
+class Hires:
+    """A second pass, `scale` times as large: what was drawn is enlarged by `upscaler`, made noisy and drawn anew.
+
+    `strength` in [0, 1] says how far to leave it; `steps` are run in the second pass, None being the strength's share
+    of the first pass's. `tile` is the side in pixels of the overlapping tiles that the network is shown, None for no
+    tiles.
+    """
+
+    scale: float = 2.0
+    upscaler: str = "lanczos"
+    strength: float = 0.4
+    steps: int | None = None
+    tile: int | None = None
+
+    def __post_init__(self) -> None:
+        _choice("hires upscaler", self.upscaler, UPSCALERS)
+        _range("hires scale", self.scale, 1, 16)
+        _range("hires strength", self.strength, 0, 1)
+        if self.steps is not None:
+            _range("hires steps", self.steps, 1, 1000, int)
+        if self.tile is not None:
+            _range("hires tile", self.tile, 8, 8192, int)
+
+    @property
+    def in_latents(self) -> bool:
+        """True when latents are enlarged, not pixels."""
+        return self.upscaler.startswith("latent")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What the first `steps` steps of a drawing were told, where its later ones are told something else."""
+
+    steps: int
+    prompt: str = ""
+    negative: str = ""
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative"):
+            _text(f"the first {name}", getattr(self, name))
+        _range("the number of first steps", self.steps, 1, 1000, int)
+        if self.guidance is not None:
+            _range("the first guidance", self.guidance, 0, 100)
+
+
+@dataclass(frozen=True)
+class AdapterHash:
+    """Which file an adapter of this name was: the first twelve hex digits of a SHA-256, as other tools write it.
+
+    `kind` is "lora" (the tensors alone were hashed), "embedding" or "control" (all of the file was).
+    """
+
+    kind: str
+    name: str
+    hash: str
+
+    def __post_init__(self) -> None:
+        _choice("kind of adapter", self.kind, ADAPTER_KINDS)
+        _text("an adapter's name", self.name)
+        _text("an adapter's hash", self.hash)
+
+
+@dataclass(frozen=True)
 class Request:
     """What to draw and how. `seed` None asks for a fresh one; picture k of `count` gets seed + k.
 
     `steps`, `guidance`, `sampler`, `schedule`, `size` and `clip_skip` None mean the model's own; `size` is (width,
-    height) in pixels. `weighting` says how `(word:1.3)` weighs; None is the way of the tool that `like`
-    names, and the web UI's when it names none. `init` is the PNG of the picture that image to image
-    starts from, already at the size to draw; `strength` in [0, 1] says how far to leave it; `mask` (PNG, white where
-    to draw) goes with it for inpainting checkpoints. `rescale`, `interval` (shares of the steps), `apg` (parallel
+    height) in pixels. `weighting` says how `(word:1.3)` weighs; None is the way of the tool that `like` names, and the
+    web UI's when it names none. `init` is the PNG of the picture that image to image starts from, already at the size
+    to draw; `strength` in [0, 1] says how far to leave it. `mask` (PNG of the same size, white where to draw) keeps
+    the rest of it, whatever the size; `mask_blur` feathers the mask's edge, in pixels, and `mask_padding` draws the
+    mask's surroundings alone, that many pixels around it, at `size`. `variation` in [0, 1] says how much of
+    `variation_seed`'s noise is blended in; picture k then gets variation_seed + k and all of them the same seed.
+    `tile` ("x", "y" or "xy") makes opposite edges meet. `rescale`, `interval` (shares of the steps), `apg` (parallel
     part, norm limit with 0 for none, momentum), `threshold` (a percentile) and `pag` temper guidance: see
-    docs/guidance.md. `controls`, `loras` and `embeddings` (files of textual inversion) steer and adapt the model.
-    `model` and `model_hash` say what drew it. Raises UsageError for values that no model could do.
+    docs/guidance.md. `reuse` keeps deep features for so many calls and recomputes so many outer layers, `merge` is the
+    share of tokens that self-attention does without, and `quality` chooses these and more where a request doesn't say:
+    see docs/speed.md. `controls`, `loras` and `embeddings` (files of textual inversion) steer and adapt the model.
+    `hires` draws it larger in a second pass; with `init` that is all that is drawn, and the picture is upscaled.
+    `fast` draws in a few steps without guidance, with the LoRA distilled for that. `begun` says how the first steps of
+    a branched drawing were drawn. `model`, `model_hash` and `hashes` say what drew it, `engine` and `dtype` how it was
+    computed; they ask for nothing. Raises UsageError for values that no model could do.
     """
 
     prompt: str = ""
@@ -125,6 +220,11 @@ class Request:
     init: bytes | None = None
     strength: float = 0.6
     mask: bytes | None = None
+    mask_blur: int = 2
+    mask_padding: int | None = None
+    variation: float = 0.0
+    variation_seed: int | None = None
+    tile: str | None = None
     weighting: str | None = None
     clip_skip: int | None = None
     rescale: float = 0.0
@@ -137,8 +237,17 @@ class Request:
     embeddings: tuple[str, ...] = ()
     like: str | None = None
     exact: bool = False
+    fast: bool = False
+    quality: str | None = None
+    reuse: tuple[int, int] | None = None
+    merge: float | None = None
     model: str | None = None
     model_hash: str | None = None
+    engine: str | None = None
+    dtype: str | None = None
+    hires: Hires | None = None
+    begun: Begun | None = None
+    hashes: tuple[AdapterHash, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative"):
@@ -149,8 +258,9 @@ class Request:
         for name in RANGES:
             if self._said(name):
                 _range(name, getattr(self, name), *RANGES[name])
-        if self.seed is not None:
-            _range("seed", self.seed, 0, MAX_SEED + 1 - self.count, int)
+        for name in ("seed", "variation_seed"):
+            if getattr(self, name) is not None:
+                _range(name, getattr(self, name), 0, MAX_SEED + 1 - self.count, int)
         for side in self.size or ():
             _range("size", side, 8, 8192, int)
         if self.interval is not None:
@@ -159,8 +269,18 @@ class Request:
             raise UsageError(f"apg must be {len(APG)} numbers, not {len(self.apg)}")
         for value, (name, low, high) in zip(self.apg or (), APG, strict=False):
             _range(f"apg's {name}", value, low, high)
+        if self.reuse is not None and len(self.reuse) != len(REUSE):
+            raise UsageError(f"reuse must be {len(REUSE)} numbers, not {len(self.reuse)}")
+        for count, (name, most) in zip(self.reuse or (), REUSE, strict=False):
+            _range(f"reuse's {name}", count, 1, most, int)
         if self.mask is not None and self.init is None:
             raise UsageError("a mask goes with a picture to start from; give both")
+        if self.tile is not None and self.hires is not None and self.hires.tile is not None:
+            raise UsageError("a texture's edges can't meet in tiles (hires tile); draw it whole")
+        if self.mask_padding is not None and self.init is not None and self.mask is None:
+            raise UsageError("mask_padding goes with a mask; give both")
+        if self.mask is not None and self.hires is not None:
+            raise UsageError("a mask has no second pass (hires); draw inside the mask first, then upscale the picture")
 
     def _said(self, name: str) -> bool:
         """False for a field that is None and may be."""
@@ -194,6 +314,8 @@ CHOICES: Mapping[str, Collection[str]] = {
     "schedule": SCHEDULES,
     "weighting": WEIGHTINGS,
     "like": LIKE,
+    "tile": TILINGS,
+    "quality": QUALITIES,
 }
 """Fields that name one of several."""
 
@@ -206,11 +328,18 @@ RANGES: Mapping[str, tuple[float, float, type]] = {
     "rescale": (0, 1, float),
     "threshold": (0.5, 1, float),
     "pag": (0, 100, float),
+    "mask_blur": (0, 256, int),
+    "mask_padding": (0, 4096, int),
+    "variation": (0, 1, float),
+    "merge": (0, 0.75, float),
 }
 """Fields that are numbers, with their bounds."""
 
 APG = (("parallel part", 0.0, 1.0), ("norm limit", 0.0, 10_000.0), ("momentum", -1.0, 1.0))
 """The three values of adaptive projected guidance, with their bounds."""
+
+REUSE = (("number of calls", 100), ("number of layers", 10))
+"""The two values of reusing deep features, from 1 up to these."""
 
 
 def _bytes(text: str) -> bytes:
@@ -234,6 +363,10 @@ def _loras(values: Sequence[Mapping[str, Any]]) -> tuple[Lora, ...]:
     return tuple(Lora(**value) for value in values)
 
 
+def _hashes(values: Sequence[Mapping[str, Any]]) -> tuple[AdapterHash, ...]:
+    return tuple(AdapterHash(**value) for value in values)
+
+
 def _paths(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(value) for value in values)
 
@@ -244,9 +377,13 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "size": _size,
     "interval": _pair,
     "apg": tuple,
+    "reuse": tuple,
     "controls": _controls,
     "loras": _loras,
     "embeddings": _paths,
+    "hires": lambda value: Hires(**value),
+    "begun": lambda value: Begun(**value),
+    "hashes": _hashes,
 }
 
 

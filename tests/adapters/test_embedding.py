@@ -20,6 +20,7 @@ from fromnoise.adapters import Embedding, applied, read_embedding, write_embeddi
 from fromnoise.adapters.tokens import WithTokens
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.text import PromptEncoder, TextEncoder, Tokenizer
+from fromnoise.text.chunks import chunk_prompt
 from fromnoise.text.conditioning import READINGS
 from tests.adapters.models import bits, parts, random, same_bits, two_encoders
 from tests.tiny import TEXT, write_tokenizer
@@ -245,3 +246,19 @@ def test_threads_with_different_words_for_one_token(tokenizer: Tokenizer) -> Non
     for each in threads:
         each.join(timeout=60)
     assert not wrong and not any(each.is_alive() for each in threads)
+
+
+def test_a_token_is_never_divided_between_two_chunks(tokenizer: Tokenizer) -> None:
+    """As in the AUTOMATIC1111 web UI, `modules/sd_hijack_clip.py`: what doesn't fit begins the next chunk."""
+    known = WithTokens(tokenizer, {"<cat>": [600, 601, 602], "<long>": list(range(700, 700 + 2 * tokenizer.room + 1))})
+    [letter], room = tokenizer.ids("a"), tokenizer.room
+
+    def lengths(prompt: str) -> list[int]:
+        return [len(chunk.ids) for chunk in chunk_prompt(prompt, known)]
+
+    assert lengths("a " * (room - 3) + "<cat> a") == [room, 1]
+    assert lengths("a " * (room - 2) + "<cat> a") == [room - 2, 4]
+    _, second = chunk_prompt("a " * (room - 1) + "(<cat>:2) a", known)
+    assert (second.ids, second.weights) == ((600, 601, 602, letter), (2.0, 2.0, 2.0, 1.0))
+    assert lengths("a <long>") == [1, room, room, 1]
+    assert known.ids("a <cat> a") == [letter, 600, 601, 602, letter]

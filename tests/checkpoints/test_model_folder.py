@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
 from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.models.published import FAMILIES
+from fromnoise.pipeline import load
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.text import Tokenizer
 from tests.checkpoints.samples import same, small
@@ -129,7 +131,7 @@ def test_a_vocabulary_in_one_file(model: Path):
     assert Tokenizer.read(own).merges == Tokenizer.clip().merges
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(FromnoiseError, match=r"tokenizer.json holds no vocabulary"):
-        open_checkpoint(model)
+        load(model)
 
 
 def edit(path: Path, **fields: object) -> None:
@@ -182,3 +184,13 @@ def test_a_written_lone_part_has_no_index(tmp_path: Path):
         "diffusion_pytorch_model.safetensors",
     ]
     assert same(open_checkpoint(tmp_path / "taesd"), lone)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_whether_an_empty_negative_prompt_is_zeros_is_kept(tmp_path: Path, said: bool):
+    write_folder(tmp_path / "model", replace(small("sdxl"), zero_negative=said))
+    index = json.loads((tmp_path / "model" / "model_index.json").read_text())
+    assert index["force_zeros_for_empty_prompt"] is said
+    convert_checkpoint(tmp_path / "model", tmp_path / "x.safetensors")
+    for path in (tmp_path / "model", tmp_path / "x.safetensors"):
+        assert open_checkpoint(path).zero_negative is said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.checkpoints.recognise import V_SIGNS
 from fromnoise.checkpoints.single_file import write_file
 from fromnoise.checkpoints.stored import Stored
@@ -34,6 +36,7 @@ shapes = cache(lambda name: published_shapes(FAMILIES[name]))
         ("sdxl", "a.safetensors", "sdxl"),
         ("sdxl", "sd_xl_turbo_1.0_fp16.safetensors", "sdxl-turbo"),
         ("controlnet-sd1", "a.safetensors", "controlnet-sd1"),
+        ("controlnet-sd2", "a.safetensors", "controlnet-sd2"),
         ("controlnet-sdxl", "a.safetensors", "controlnet-sdxl"),
         ("taesd", "a.safetensors", "taesd"),
     ],
@@ -198,12 +201,27 @@ def test_what_is_no_part_of_stable_diffusion(tmp_path: Path):
         open_checkpoint(path)
 
 
-def test_a_family_that_is_not_known(tmp_path: Path):
-    refiner = {
-        key: shape_only(*each.shape[:1], 1280) if "attn2.to_k" in key else each for key, each in shapes("sdxl").items()
+def with_words_of(width: int) -> dict[str, Stored]:
+    """SDXL's keys with another width of cross-attention."""
+    return {
+        key: shape_only(*each.shape[:1], width) if "attn2.to_k" in key else each for key, each in shapes("sdxl").items()
     }
-    with pytest.raises(FromnoiseError, match=r"cross_attention_dim 1280.*no family that is known"):
-        open_checkpoint(sparse_file(tmp_path / "a.safetensors", refiner))
+
+
+def test_a_family_that_is_not_known(tmp_path: Path):
+    with pytest.raises(FromnoiseError, match=r"cross_attention_dim 1536.*no family that is known"):
+        open_checkpoint(sparse_file(tmp_path / "a.safetensors", with_words_of(1536)))
+
+
+def test_the_refiner_is_called_by_its_name(tmp_path: Path):
+    with pytest.raises(FromnoiseError, match=r"a.safetensors is SDXL's refiner, .* draw with the base model"):
+        open_checkpoint(sparse_file(tmp_path / "a.safetensors", with_words_of(1280)))
+    checkpoint = small("sdxl")
+    write_folder(tmp_path / "refiner", checkpoint)
+    config = tmp_path / "refiner" / "unet" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "cross_attention_dim": 1280}))
+    with pytest.raises(FromnoiseError, match=r"refiner is SDXL's refiner"):
+        open_checkpoint(tmp_path / "refiner")
 
 
 def test_undeclared_left_overs_are_named(tmp_path: Path):

@@ -62,6 +62,8 @@ def test_every_flag_reaches_the_request(run: Run, tiny_model: Path):
         exact=True,
         model=tiny_model.name,
         model_hash=found.model_hash,
+        engine="eager",
+        dtype="float32",
     )
     assert Image.open("a.png").size == (24, 16)
 

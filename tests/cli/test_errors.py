@@ -64,15 +64,23 @@ def test_prompt_that_is_no_unicode(draw: Run):
     assert is_one_line(draw("a \udcff"), 2, "valid Unicode")
 
 
-@pytest.mark.parametrize("word", ["trian", "Train ", "stepss", "gird", "infos", "img2im", "help", "versoin", "chair"])
+@pytest.mark.parametrize(
+    "word", ["trian", "Train ", "stepss", "gird", "infos", "img2im", "help", "versoin", "step", "puhs"]
+)
 def test_a_word_close_to_a_command_is_no_prompt(draw: Run, empty_folder: Path, word: str):
     assert is_one_line(draw(word.strip()), 2, "did you mean 'fromnoise ")
     assert list(empty_folder.iterdir()) == []
 
 
 def test_but_generate_takes_it(draw: Run):
-    assert draw("generate", "chair").code == 0
+    assert draw("generate", "gird").code == 0
     assert draw("wolf").code == 0
+
+
+@pytest.mark.parametrize("word", ["chair", "rain", "Bull", "pill"])
+def test_a_thing_that_is_known_is_no_command_mistyped(draw: Run, word: str):
+    assert draw(word, "-o", "x.png").code == 0
+    assert Path("x.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,19 @@ def test_pull_then_draw(run: Run, hub: Hub, tiny_model: Path):
     assert b"Model: a/tiny" in Path("wolf.png").read_bytes()
 
 
+def test_a_name_does_for_a_path_in_every_command(run: Run, hub: Hub, tiny_model: Path):
+    published(hub, "a/tiny", tiny_model)
+    for command in (["info", "a/tiny"], ["merge", "a/tiny", "a/tiny", "-o", "x"], ["prompt", "a", "--model", "a/tiny"]):
+        assert is_one_line(run(*command), 2, "`fromnoise pull a/tiny` fetches it")
+    assert run("pull", "a/tiny").code == 0
+    assert b"UNet2DConditionModel" in run("info", "a/tiny").stdout
+    assert run("convert", "a/tiny", "tiny.safetensors").code == 0
+    assert run("merge", "a/tiny", "tiny.safetensors", "-o", "merged.safetensors").code == 0
+    assert is_one_line(run("extract", "a/tiny", "a/tiny", "-o", "lora.safetensors"), 1, "there is nothing to extract")
+    assert run("prompt", "a wolf", "--model", "a/tiny").stdout == run("prompt", "a wolf", "--model", tiny_model).stdout
+    assert is_one_line(run("info", "outputs/none.png"), 2, "outputs/none.png")
+
+
 def test_what_was_not_pulled(run: Run, hub: Hub, tiny_model: Path):
     published(hub, "a/tiny", tiny_model)
     assert is_one_line(run("a wolf", "--model", "a/tiny"), 2, "`fromnoise pull a/tiny` fetches it")

@@ -77,7 +77,7 @@ def test_evaluate(run: Run, monkeypatch: pytest.MonkeyPatch):
         saved.append((folder, overwrite))
         return []
 
-    def evaluate(model: Path | None, *, pictures: int | None, judge: Path, show: Any) -> SimpleNamespace:
+    def evaluate(model: Path | None, *, pictures: int | None, judge: Path, fast: bool, show: Any) -> SimpleNamespace:
         show(1, 2)
         asked.append((model, pictures, judge))
         return SimpleNamespace(to_json=lambda: "{}\n", to_text=lambda: "figures\n", save=save)

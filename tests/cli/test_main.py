@@ -84,7 +84,7 @@ def read_all(descriptor: int) -> str:
 
 
 def test_ctrl_c_leaves_only_whole_files(tiny_model: Path, empty_folder: Path):
-    flags = ["a wolf", "--model", str(tiny_model), "--steps", "20", "--count", "9000", "--exact", "-o", "out/"]
+    flags = ["a wolf", "--model", str(tiny_model), "--steps", "20", "--count", "4000", "--exact", "-o", "out/"]
     process = subprocess.Popen(COMMAND + flags, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     first = Path(process.stdout.readline().strip())

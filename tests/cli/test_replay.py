@@ -4,12 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from fromnoise.cli.replay import difference
+from fromnoise.adapters import Embedding, write_embedding
+from fromnoise.cli.replay import difference, tell_changed_adapters
 from fromnoise.images.saving import save_picture
 from fromnoise.pipeline import load
-from fromnoise.request import Request
+from fromnoise.request import AdapterHash, Hires, Request
 from tests.cli.conftest import Run
 from tests.cli.test_drawing import request_in
 from tests.cli.test_errors import is_one_line
@@ -62,10 +65,8 @@ def test_pictures_without_settings(run: Run):
 
 
 def test_pictures_of_other_tools(run: Run, tiny_model: Path):
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
-    said = "Steps: 3, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 16x16, Model hash: 0123456789, Hires upscale: 2"
+    said = "Steps: 3, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 16x16, Model hash: 0123456789, Token merging: 2"
     info.add_text("parameters", f"a wolf\n{said}")
     Image.new("RGB", (16, 16)).save("theirs.png", pnginfo=info)
     result = run("replay", "theirs.png", "--model", tiny_model, "-o", "mine.png")
@@ -73,6 +74,50 @@ def test_pictures_of_other_tools(run: Run, tiny_model: Path):
     assert request_in(Path("mine.png")).like == "a1111"
     drawn = load(tiny_model)("a wolf", steps=3, sampler="euler", guidance=7.0, seed=1, size=(16, 16), like="a1111")
     assert difference(Image.open("mine.png"), drawn[0].image) == (0, 0.0)
+
+
+def test_another_tools_hires_fix(run: Run, tiny_model: Path):
+    info = PngInfo()
+    said = "Steps: 3, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 16x16, Denoising strength: 0.6"
+    info.add_text("parameters", f"a wolf\n{said}, Hires upscale: 2, Hires upscaler: Latent")
+    Image.new("RGB", (32, 32)).save("theirs.png", pnginfo=info)
+    run("replay", "theirs.png", "--model", tiny_model, "-o", "mine.png")
+    how = {"steps": 3, "sampler": "euler", "guidance": 7.0, "seed": 1, "size": (16, 16), "like": "a1111"}
+    drawn = load(tiny_model)("a wolf", hires=Hires(2.0, "latent", 0.6, 3), **how)
+    assert difference(Image.open("mine.png"), drawn[0].image) == (0, 0.0)
+
+
+def test_another_or_a_missing_adapter(run: Run, draw: Run, tiny_model: Path):
+    write_embedding("ink.safetensors", Embedding("<ink>", {"text_encoder": torch.ones(1, 32)}))
+    (path,) = draw("an <ink> wolf", "--embedding", "ink.safetensors", "-o", "wolf.png").paths
+    result = run("replay", path, "--exact", "--model", tiny_model)
+    assert (result.code, result.stderr) == (0, "")
+    write_embedding("ink.safetensors", Embedding("<ink>", {"text_encoder": torch.zeros(1, 32)}))
+    result = run("replay", path, "--model", tiny_model)
+    assert "the embedding ink is another file than the one that drew the picture" in result.stderr
+    assert result.stdout.startswith(b"largest difference")
+    Path("ink.safetensors").unlink()
+    assert is_one_line(run("replay", path, "--model", tiny_model), 2, "the adapter ink.safetensors isn't there")
+    Path("elsewhere").mkdir()
+    write_embedding("elsewhere/ink.safetensors", Embedding("<ink>", {"text_encoder": torch.ones(1, 32)}))
+    assert run("replay", path, "--exact", "--model", tiny_model, "--loras", "elsewhere").code == 0
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        ("0123456789ab", "0123456789ab", False),
+        ("0123456789", "0123456789ab", False),
+        ("0123456789AB", "0123456789ab", False),
+        ("0123456789ab", "0123456789ff", True),
+        ("0123456789ab", None, True),
+    ],
+)
+def test_hashes_of_any_length_are_compared(theirs: str, ours: str | None, said: bool, caplog: pytest.LogCaptureFixture):
+    here = () if ours is None else (AdapterHash("lora", "fur", ours),)
+    tell_changed_adapters(Request(hashes=(AdapterHash("lora", "fur", theirs),)), Request(hashes=here))
+    assert bool(caplog.records) is said
+    assert all("fur" in each.getMessage() for each in caplog.records)
 
 
 def test_difference():

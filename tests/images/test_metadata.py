@@ -8,11 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fromnoise.images.foreign.a1111 import read_parameters
 from fromnoise.images.metadata import read_settings
 from fromnoise.images.opening import open_image, to_png, upright_rgb
 from fromnoise.images.parameters import parse_parameters, write_parameters
 from fromnoise.images.saving import FORMATS, encode
-from fromnoise.request import LIKE, MAX_SEED, SAMPLERS, SCHEDULES, WEIGHTINGS, Control, Request
+from fromnoise.request import (
+    ADAPTER_KINDS,
+    LIKE,
+    MAX_SEED,
+    SAMPLERS,
+    SCHEDULES,
+    UPSCALERS,
+    WEIGHTINGS,
+    AdapterHash,
+    Begun,
+    Control,
+    Hires,
+    Request,
+)
 from fromnoise.runtime.errors import UsageError
 from tests.images.pictures import PICTURE, with_chunks
 
@@ -27,8 +41,26 @@ words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
         "Negative prompt: b",
     ]
 )
+passes = st.builds(
+    Hires,
+    scale=st.floats(1, 16),
+    upscaler=st.sampled_from(list(UPSCALERS)),
+    strength=st.floats(0, 1),
+    steps=st.none() | st.integers(1, 1000),
+    tile=st.none() | st.integers(8, 8192),
+)
+beginnings = st.builds(Begun, st.integers(1, 1000), words, words, st.none() | st.floats(0, 100))
+hashes = st.builds(
+    AdapterHash,
+    st.sampled_from(ADAPTER_KINDS),
+    st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20),
+    st.text("0123456789abcdef", min_size=12, max_size=12),
+)
 requests = st.builds(
     Request,
+    hires=st.none() | passes,
+    begun=st.none() | beginnings,
+    hashes=st.lists(hashes, max_size=3).map(tuple),
     prompt=words,
     negative=words,
     seed=st.integers(0, MAX_SEED - 10),
@@ -93,7 +125,63 @@ def test_the_text_says_the_same(prompt: str, negative: str, request_: Request):
     assert found.settings["Schedule type"] == SCHEDULES[request_.schedule]
     assert found.settings["Size"] == "{}x{}".format(*request_.size or ())
     assert found.settings.get("Model", "").strip() == (request_.model or "").strip()
-    assert ("Denoising strength" in found.settings) == (request_.init is not None)
+    again = request_.init is not None or request_.hires is not None
+    assert ("Denoising strength" in found.settings) == again
+
+
+def rounded(value: float | None) -> float | None:
+    """As the text has it, to six digits."""
+    return None if value is None else float(f"{value:g}")
+
+
+@given(request_=requests)
+@settings(max_examples=80, deadline=None)
+def test_the_text_alone_gives_passes_and_hashes_back(request_: Request):
+    request_ = request_.with_(init=None, prompt="a", negative="b")
+    found = read_parameters(parse_parameters(write_parameters(request_))).request
+    assert found is not None
+    if request_.hires is not None:
+        assert found.hires is not None
+        mine = request_.hires
+        assert found.hires.upscaler == mine.upscaler
+        assert found.hires.scale == rounded(mine.scale)
+        assert found.hires.strength == rounded(mine.strength)
+        assert found.hires.steps == (mine.steps or request_.steps)
+    if request_.begun is not None:
+        assert found.begun is not None
+        assert found.begun.steps == request_.begun.steps
+        assert found.begun.prompt.split() == request_.begun.prompt.split()
+        assert found.begun.guidance == rounded(request_.begun.guidance)
+    kinds = ("lora", "embedding")
+    assert found.hashes == tuple(each for kind in kinds for each in request_.hashes if each.kind == kind)
+
+
+def test_passes_and_hashes_to_the_letter():
+    request = Request(
+        prompt="a",
+        seed=0,
+        sampler="euler",
+        steps=20,
+        size=(512, 512),
+        hires=Hires(1.5, "latent-bicubic", 0.55, 10),
+        begun=Begun(4, "a wolf, red", guidance=7.0),
+        hashes=(
+            AdapterHash("lora", "fur", "0123456789ab"),
+            AdapterHash("embedding", "ink", "ba9876543210"),
+            AdapterHash("lora", "snow", "111111111111"),
+        ),
+    )
+    assert write_parameters(request) == (
+        "a\nSteps: 20, Sampler: Euler, Seed: 0, Size: 512x512, Denoising strength: 0.55, RNG: CPU, "
+        "Hires upscale: 1.5, Hires steps: 10, Hires upscaler: Latent (bicubic), "
+        'Lora hashes: "fur: 0123456789ab, snow: 111111111111", TI hashes: "ink: ba9876543210", '
+        'First steps: 4, First prompt: "a wolf, red", First CFG scale: 7, Version: fromnoise'
+    )
+    enlarged = request.with_(init=to_png(PICTURE), begun=None, hashes=(), hires=Hires(2, "lanczos", 0.3, 6, tile=128))
+    assert write_parameters(enlarged) == (
+        "a\nSteps: 20, Sampler: Euler, Seed: 0, Size: 512x512, Denoising strength: 0.3, RNG: CPU, "
+        "SD upscale overlap: 32, SD upscale upscaler: Lanczos, Upscale by: 2, Version: fromnoise"
+    )
 
 
 def test_the_text_to_the_letter():
@@ -291,7 +379,7 @@ def test_what_does_nothing_is_not_written():
     text = write_parameters(Request("a", seed=1, controls=(control,), init=to_png(PICTURE), mask=to_png(PICTURE)))
     assert 'ControlNet 0: "Model: models/canny  large, Weight: 0.5, Guidance Start: 0, Guidance End: 0.75"' in text
     assert "Denoising strength: 0.6" in text
-    assert "Mask blur: 0" in text
+    assert "Mask blur: 2" in text
 
 
 GRAPH = {

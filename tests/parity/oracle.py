@@ -11,8 +11,8 @@ import transformers
 from diffusers import LatentConsistencyModelPipeline
 from torch import Tensor, nn
 
+from fromnoise.checkpoints.checkpoint import class_of
 from fromnoise.models.extras import Extras
-from tests.small_families import class_name
 
 LIMITS = {torch.float64: 1e-6, torch.float32: 1e-5}
 """The largest difference allowed at small configurations, relative to the largest magnitude."""
@@ -26,7 +26,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 def build_theirs(json: Mapping[str, Any]) -> nn.Module:
     """The reference's module for a published JSON."""
-    name = class_name(json)
+    name = class_of(json)
     values = {key: value for key, value in json.items() if not key.startswith("_")}
     if name.startswith("CLIP"):
         return getattr(transformers, name)(transformers.CLIPTextConfig(**values))
@@ -44,8 +44,8 @@ def their_keys(name: str, keys: list[str]) -> list[str]:
 def load_theirs(json: Mapping[str, Any], ours: nn.Module) -> nn.Module:
     """The reference's module with our weights, every key matched."""
     state = ours.state_dict()
-    named = dict(zip(their_keys(class_name(json), list(state)), state.values(), strict=True))
-    if class_name(json).startswith("CLIP"):
+    named = dict(zip(their_keys(class_of(json), list(state)), state.values(), strict=True))
+    if class_of(json).startswith("CLIP"):
         theirs = build_theirs(json).to(next(ours.parameters()).dtype)
         theirs.load_state_dict(named)
     else:

@@ -14,7 +14,7 @@ from fromnoise.models.extras import Control, Extras
 from tests.parity.oracle import LIMITS, difference, load_theirs, their_arguments
 from tests.small_families import random, small, unet_inputs
 
-FAMILIES = {"controlnet-sd1": "sd1", "controlnet-sdxl": "sdxl"}
+FAMILIES = {"controlnet-sd1": "sd1", "controlnet-sd2": "sd2", "controlnet-sdxl": "sdxl"}
 
 
 def pair(family: str, part: str, dtype: torch.dtype, seed: int, **fields: Any) -> tuple[nn.Module, nn.Module]:

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.checkpoint import class_of
 from fromnoise.models.published import FAMILIES
 from tests.parity.oracle import LIMITS, build_theirs, difference, load_theirs, their_arguments, their_keys
-from tests.small_families import build, class_name, random, small, unet_inputs
+from tests.small_families import random, small, unet_inputs
 
 
 def distinct_parts() -> list[tuple[str, str]]:
@@ -69,14 +71,14 @@ def test_the_published_configuration_has_the_references_keys(family: str, part: 
     with torch.device("meta"):
         ours, theirs = shapes(build(json)), shapes(build_theirs(json))
     assert len(ours) > 100
-    assert dict(zip(their_keys(class_name(json), list(ours)), ours.values(), strict=True)) == theirs
+    assert dict(zip(their_keys(class_of(json), list(ours)), ours.values(), strict=True)) == theirs
 
 
 @pytest.mark.parametrize(("family", "part"), PARTS)
 def test_a_config_written_by_us_means_the_same(family: str, part: str) -> None:
     json = small(family, part)
     config = build(json).config
-    written = {"_class_name": class_name(json), **config.to_json()}
+    written = {"_class_name": class_of(json), **config.to_json()}
     with torch.device("meta"):
         assert build(written).config == config
         assert shapes(build_theirs(written)) == shapes(build_theirs(json))

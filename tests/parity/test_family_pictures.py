@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +11,26 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
-from benchmarks.make_checkpoint import write_folder
 from fromnoise.images.convert import to_images
 from fromnoise.images.opening import to_png
-from fromnoise.models.published import FAMILIES, Family
+from fromnoise.models.published import FAMILIES
 from fromnoise.pipeline import load
-from fromnoise.pipeline.scheduler import HABITS
+from fromnoise.pipeline.scheduler import HABITS, Habits
 from fromnoise.request import Control
 from tests.small_families import small
-from tests.tiny import randomise
 
 EULER = {"sampler": "euler", "schedule": "linspace"}
+INPAINTED_WITH = {
+    "euler": diffusers.EulerDiscreteScheduler,
+    "euler-a": diffusers.EulerAncestralDiscreteScheduler,
+    "heun": diffusers.HeunDiscreteScheduler,
+}
 PROMPT, NEGATIVE = "a red apple on a table", "blurry"
 
 
-def fill(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    return randomise(module.to_empty(device="cpu"), seed).state_dict()
-
-
-def small_family(name: str) -> Family:
-    """The family shrunk, with text as wide as the U-Net expects and CLIP's whole vocabulary."""
-    published = FAMILIES[name].parts
-    whole = {"vocab_size": 1, "cross_attention_dim": 16}
-    parts = {
-        part: {**small(name, part), **{field: json[field] // by for field, by in whole.items() if field in json}}
-        for part, json in published.items()
-    }
-    return replace(FAMILIES[name], parts=parts)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    @cache
-    def folder(name: str) -> Path:
-        made = tmp_path_factory.mktemp(name)
-        write_folder(made, small_family(name), torch.float32, 3, fill)
-        return made
-
-    return folder
+def drawn_with(habits: Habits) -> dict[str, Any]:
+    return {name: getattr(habits, name) for name in ("steps", "guidance", "sampler", "schedule")}
 
 
 def picture(side: int, seed: int = 3) -> Image.Image:
@@ -110,7 +88,7 @@ def test_sdxl_without_a_negative_prompt_and_another_size(folders: Callable[[str]
 def test_turbo(folders: Callable[[str], Path], family: str, steps: int) -> None:
     kind = getattr(diffusers, FAMILIES[family].pipeline_class)
     theirs = reference(kind, folders(family), num_inference_steps=steps, guidance_scale=0.0)
-    habits = vars(HABITS[family]) | {"steps": steps}
+    habits = drawn_with(HABITS[family]) | {"steps": steps}
     require_same(load(folders(family))(PROMPT, seed=5, **habits)[0].image, theirs)
 
 
@@ -118,20 +96,22 @@ def test_latent_consistency(folders: Callable[[str], Path]) -> None:
     theirs = reference(
         diffusers.LatentConsistencyModelPipeline, folders("lcm"), num_inference_steps=3, guidance_scale=8.5
     )
-    habits = vars(HABITS["lcm"]) | {"steps": 3, "guidance": 8.5}
+    habits = drawn_with(HABITS["lcm"]) | {"steps": 3, "guidance": 8.5}
     require_same(load(folders("lcm"))(PROMPT, seed=5, **habits)[0].image, theirs)
 
 
+@pytest.mark.parametrize("sampler", INPAINTED_WITH)
 @pytest.mark.parametrize("strength", [1.0, 0.7])
-@pytest.mark.parametrize("family", ["sd1-inpaint", "sd2-inpaint"])
-def test_inpainting(folders: Callable[[str], Path], family: str, strength: float) -> None:
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sd1-inpaint", "sd2-inpaint"])
+def test_inpainting(folders: Callable[[str], Path], family: str, strength: float, sampler: str) -> None:
+    """With an ordinary network (4 channels) the latents are blended at every step, with the others nothing is."""
     side = 8 * small(family, "unet")["sample_size"]
     start, mask = picture(side), Image.new("L", (side, side))
-    mask.paste(255, (8, 16, 40, 48))
+    mask.paste(255, (3, 13, 43, 45))
     theirs = reference(
         diffusers.StableDiffusionInpaintPipeline,
         folders(family),
-        scheduler=diffusers.EulerDiscreteScheduler,
+        scheduler=INPAINTED_WITH[sampler],
         image=start,
         mask_image=mask,
         strength=strength,
@@ -140,8 +120,33 @@ def test_inpainting(folders: Callable[[str], Path], family: str, strength: float
         height=side,
         width=side,
     )
-    given = {"init": to_png(start), "mask": to_png(mask), "strength": strength}
-    ours = load(folders(family))(PROMPT, seed=5, steps=4, guidance=3.0, **EULER, **given)
+    given = {"init": to_png(start), "mask": to_png(mask), "strength": strength, "like": "diffusers"}
+    ours = load(folders(family))(PROMPT, seed=5, steps=4, guidance=3.0, **EULER | {"sampler": sampler}, **given)
+    require_same(ours[0].image, theirs)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd1-inpaint"])
+def test_inpainting_the_surroundings_of_a_mask_alone(folders: Callable[[str], Path], family: str) -> None:
+    """diffusers' `padding_mask_crop`: the region is cut out, drawn at the model's size and put back."""
+    side = 8 * small(family, "unet")["sample_size"]
+    start, mask = picture(2 * side), Image.new("L", (2 * side, 2 * side))
+    mask.paste(255, (30, 41, 70, 80))
+    theirs = reference(
+        diffusers.StableDiffusionInpaintPipeline,
+        folders(family),
+        scheduler=diffusers.EulerDiscreteScheduler,
+        image=start,
+        mask_image=mask,
+        strength=1.0,
+        num_inference_steps=3,
+        guidance_scale=3.0,
+        height=side,
+        width=side,
+        padding_mask_crop=7,
+    )
+    given = {"init": to_png(start), "mask": to_png(mask), "strength": 1.0, "mask_padding": 7, "mask_blur": 0}
+    settings = {"seed": 5, "steps": 3, "guidance": 3.0, "like": "diffusers", "size": (side, side)}
+    ours = load(folders(family))(PROMPT, **EULER, **settings, **given)
     require_same(ours[0].image, theirs)
 
 

@@ -71,7 +71,12 @@ def test_diffusers_loads_the_single_file(tmp_path: Path, family: str):
 
 @pytest.mark.parametrize(
     ("family", "kind"),
-    [("controlnet-sd1", ControlNetModel), ("controlnet-sdxl", ControlNetModel), ("vae", AutoencoderKL)],
+    [
+        ("controlnet-sd1", ControlNetModel),
+        ("controlnet-sd2", ControlNetModel),
+        ("controlnet-sdxl", ControlNetModel),
+        ("vae", AutoencoderKL),
+    ],
 )
 def test_diffusers_loads_a_lone_part(tmp_path: Path, family: str, kind: type):
     checkpoint = small("sd1" if family == "vae" else family)

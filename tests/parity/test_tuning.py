@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from benchmarks.make_checkpoint import write_folder
 from fromnoise.pipeline import load
 from fromnoise.request import Lora, Request
 from fromnoise.training.tuning import finetune, inversion, lora
-from tests.parity.test_family_pictures import fill, small_family
 
 pytestmark = pytest.mark.slow
 
 KINDS = {"sd1": diffusers.StableDiffusionPipeline, "sdxl": diffusers.StableDiffusionXLPipeline}
 QUICK: dict[str, Any] = {"steps": 2, "batch": 1, "check_every": 1, "sample_every": 0, "warmup": 1, "patience": 99}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    @cache
-    def folder(name: str) -> Path:
-        made = tmp_path_factory.mktemp(name)
-        write_folder(made, small_family(name), torch.float32, 3, fill)
-        return made
-
-    return folder
 
 
 @pytest.fixture

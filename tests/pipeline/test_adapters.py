@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import fromnoise as fn
-from fromnoise.adapters import Embedding, write_embedding, write_lora
+from fromnoise.adapters import Embedding, adapter_hash, write_embedding, write_lora
 from fromnoise.adapters import Lora as Factors
-from fromnoise.request import Lora
+from fromnoise.request import AdapterHash, Lora
 
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
 SAID = {"seed": 3, "steps": 3, "sampler": "euler"}
@@ -51,6 +51,35 @@ def test_a_textual_inversion_gives_its_token_a_meaning(pipe: fn.Pipeline, folder
     inversion = (str(folder / "thing.safetensors"),)
     assert not np.array_equal(pixels(pipe, "a <thing>"), pixels(pipe, "a <thing>", embeddings=inversion))
     assert np.array_equal(pixels(pipe, "a kite"), pixels(pipe, "a kite", embeddings=inversion))
+
+
+def test_pictures_carry_the_hashes_of_what_adapted_them(pipe: fn.Pipeline, folder: Path) -> None:
+    files = {"lora": folder / "cat.safetensors", "embedding": folder / "thing.safetensors"}
+    expected = {kind: adapter_hash(path, tensors_only=kind == "lora") for kind, path in files.items()}
+    assert len(set(expected.values())) == 2
+    drawn = pipe("a <thing> <lora:cat:0.5>", embeddings=(str(files["embedding"]),), **SAID)[0].request
+    assert drawn.hashes == (
+        AdapterHash("lora", "cat", expected["lora"]),
+        AdapterHash("embedding", "thing", expected["embedding"]),
+    )
+    assert pipe("a kite", **SAID)[0].request.hashes == ()
+    assert pipe("a kite", hashes=drawn.hashes, **SAID)[0].request.hashes == ()
+
+
+def test_each_pictures_hashes_are_of_its_own_choice(pipe: fn.Pipeline) -> None:
+    request = pipe.resolve("a kite {<lora:cat:0.5>|by day}", count=6, **SAID)
+    for each in pipe.alone(request):
+        assert [known.name for known in each.hashes] == (["cat"] if "lora" in each.prompt else [])
+    assert {len(each.hashes) for each in pipe.alone(request)} == {0, 1}
+
+
+def test_an_adapter_is_found_in_the_folder_when_its_path_is_gone(pipe: fn.Pipeline, folder: Path) -> None:
+    gone = (Lora("/another/machine/cat.safetensors", 0.8),)
+    here = (Lora(str(folder / "cat.safetensors"), 0.8),)
+    assert np.array_equal(pixels(pipe, "a kite", loras=gone), pixels(pipe, "a kite", loras=here))
+    for nowhere in ({"loras": (Lora("/gone/dog.safetensors"),)}, {"embeddings": ("/gone/dog.safetensors",)}):
+        with pytest.raises(fn.UsageError, match=r"the adapter /gone/dog\.safetensors isn't there"):
+            pipe.resolve("a kite", **nowhere)
 
 
 def test_what_a_prompt_names_must_be_there(pipe: fn.Pipeline, tiny_model: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import fromnoise as fn
 from fromnoise.checkpoints.convert import convert_checkpoint
+from fromnoise.checkpoints.model_folder import write_folder
+from tests.checkpoints.samples import small
 from tests.tiny import write_model
 
 SAID = {"seed": 3, "steps": 3, "sampler": "euler"}
@@ -63,3 +66,9 @@ def test_what_cannot_draw_says_so(tiny_model: Path, tmp_path: Path) -> None:
         fn.load(tiny_model, vae=lone)
     with pytest.raises(fn.UsageError, match="no folder"):
         fn.load(tiny_model, wildcards=tmp_path / "none")
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_sdxls_index_says_whether_an_empty_negative_prompt_is_zeros(tmp_path: Path, said: bool) -> None:
+    write_folder(tmp_path / "model", replace(small("sdxl"), zero_negative=said))
+    assert fn.load(tmp_path / "model").prompts.reading.zero_negative is said

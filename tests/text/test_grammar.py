@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fromnoise.text.brackets import Span
-from fromnoise.text.grammar import Adapter, Alternate, Edit, Part, Prompt, literal, parse, read_edits, unparse
+from fromnoise.text.grammar import Adapter, Alternate, Edit, Part, Prompt, later, literal, parse, read_edits, unparse
 
 GROUPS = ["[a:b:2]", "[c|d]", "[x:.5]", "(e:1.3)", ":0.5]", "::2]", " AND ", "AND", ":1.2", "<lora:f:0.8>", "BREAK"]
 WORDS_BETWEEN = ["a", "b c", " ", "\n", "é", "1.0", " 3 ", "-1", "1e-1", "<", ">"]
@@ -205,3 +205,39 @@ def test_deep_and_long_texts_are_quick() -> None:
 def test_it_needs_no_torch() -> None:
     code = "import sys; import fromnoise.text.grammar, fromnoise.text.wildcards; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a [b:.5] c", [(0, "a b c")]),
+        ("a [b:1.5] c", [(0, "a  c"), (5, "a b c")]),
+        ("a [b:c:13]", [(0, "a b"), (3, "a c")]),
+        ("a [b:c:9]", [(0, "a c")]),
+        ("a [[b:c:1.2]:d:.9]", [(0, "a d")]),
+        ("a [[b:c:1.25]:d:1.75]", [(0, "a b"), (2, "a c"), (7, "a d")]),
+    ],
+)
+def test_a_second_pass_counts_on(prompt: str, expected: list[tuple[int, str]]):
+    """The first two are the web UI's own examples, of ten steps after ten."""
+    assert said(unparse(later(parse(prompt), 10))) == expected
+
+
+@given(TEXTS, st.integers(1, 50), st.integers(1, 20))
+def test_what_is_said_later_is_what_a_longer_drawing_says_at_last(text: str, done: int, more: int):
+    """Where steps are counted in whole numbers."""
+    tree = parse(text)
+    moved = parse(unparse(later(tree, done)))
+    assert len(moved.parts) == len(tree.parts)
+    assert moved.adapters == tree.adapters
+    if not any(isinstance(node, Alternate) or isinstance(getattr(node, "when", 0), float) for node in _nodes(tree)):
+        assert [each.text(more, 99) for each in moved.parts] == [each.text(done + more, 9999) for each in tree.parts]
+
+
+def _nodes(tree: Prompt) -> list[object]:
+    """Every node of a prompt, those inside others too."""
+    found: list[object] = [node for part in tree.parts for node in part.nodes]
+    for node in found:
+        found += [*getattr(node, "before", ()), *getattr(node, "after", ())]
+        found += [each for option in getattr(node, "options", ()) for each in option]
+    return found

@@ -87,3 +87,18 @@ def test_bad_folders_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
 def test_a_vocabulary_without_special_tokens_is_refused() -> None:
     with pytest.raises(UsageError, match="startoftext"):
         Tokenizer({"a": 0}, [])
+
+
+def test_a_lone_tokenizer_json_does(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """transformers from release 5 writes vocabulary and merges into it alone."""
+    model = {"vocab": tokenizer.vocabulary, "merges": tokenizer.merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 12}))
+    read = Tokenizer.read(tmp_path)
+    assert torch.equal(read.encode(["a red apple"]), tokenizer.encode(["a red apple"]))
+    joined = {"model": {**model, "merges": list(map(" ".join, tokenizer.merges))}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(joined))
+    assert Tokenizer.read(tmp_path).merges == tokenizer.merges
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(FromnoiseError, match=r"tokenizer.json holds no vocabulary"):
+        Tokenizer.read(tmp_path)

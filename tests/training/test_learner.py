@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +16,7 @@ from fromnoise.training.learner import Learner
 from fromnoise.training.order import draws, permutation
 from fromnoise.training.recipe import read_recipe, write_recipe
 from fromnoise.training.run import fit
+from tests.training.killing import kill_when_saved
 
 
 class Line:
@@ -69,14 +67,7 @@ from pathlib import Path
 from tests.training.test_learner import train
 train(Path({str(tmp_path / "killed")!r}), 60, slow=0.05)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    checkpoint = tmp_path / "killed" / "checkpoint.pt"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 60
+    assert 0 < kill_when_saved(code, tmp_path / "killed" / "checkpoint.pt") < 60
     resumed, _ = train(tmp_path / "killed", 60)
     for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)

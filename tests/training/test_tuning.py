@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from fromnoise.runtime.errors import UsageError
 from fromnoise.training.tuning import dreambooth, finetune, inversion, lora, running
 from fromnoise.training.tuning.samples import Pool, Sample
 from tests.adapters.models import bits, same_bits
+from tests.training.killing import kill_when_saved
 
 QUICK: dict[str, Any] = {"steps": 6, "batch": 2, "check_every": 3, "sample_every": 0, "sample_steps": 2, "rate": 0.01}
 
@@ -42,8 +39,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[Pipeline]:
     """The pipelines that trainers open."""
     opened: list[Pipeline] = []
 
-    def remember(*arguments: Any) -> Pipeline:
-        opened.append(load(*arguments))
+    def remember(*arguments: Any, **named: Any) -> Pipeline:
+        opened.append(load(*arguments, **named))
         return opened[-1]
 
     monkeypatch.setattr(running, "load", remember)
@@ -149,14 +146,7 @@ from tests.training.test_tuning import train
 torch.set_num_threads(1)
 train("lora", *map(Path, {[str(pictures), str(tiny_model), str(tmp_path / "killed")]!r}), **{steps!r})
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
-    checkpoint = tmp_path / "killed" / "checkpoint.pt"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert 0 < torch.load(checkpoint, weights_only=True)["step"] < 20
+    assert 0 < kill_when_saved(code, tmp_path / "killed" / "checkpoint.pt") < 20
     resumed = train("lora", pictures, tiny_model, tmp_path / "killed", resume=True, **steps)
     assert same(read_tensors(whole), read_tensors(resumed))
 
@@ -229,7 +219,7 @@ def test_it_stops_when_nothing_gets_better_and_says_why(
     with caplog.at_level("INFO", "fromnoise"):
         train("lora", pictures, tiny_model, tmp_path / "run", steps=50, check_every=2, patience=2, rate=1e-12)
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] < 50
-    assert "the loss on fixed noise has not got better" in caplog.text
+    assert "the loss on nearer views of the pictures has not got better" in caplog.text
     assert "parameters learn" in caplog.text and "s a step" in caplog.text
     best = torch.load(tmp_path / "run" / "best.pt", weights_only=True)
     written = read_tensors(tmp_path / "run.safetensors")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fromnoise.runtime.errors import UsageError
 from fromnoise.training.tuning.pictures import Captioned, read_captioned, require_captions
-from fromnoise.training.tuning.words import worded
+from fromnoise.training.tuning.words import spread, worded
 
 
 @pytest.fixture
@@ -76,3 +76,8 @@ def test_words_for_a_token() -> None:
     assert worded("a cat and <X>", "<x>") == ("a cat and <X>",)
     assert "a cat, <x> style" in worded("a cat", "<x>", style=True)
     assert worded("a cat", "<x>") == worded(None, "<x>")
+
+
+def test_texts_are_spread() -> None:
+    assert spread(("a", "a", "a", "b", "c", "d", "e", "f"), 3) == ("a", "c", "e")
+    assert spread(("a", "a"), 3) == ("a",)

@@ -4,7 +4,8 @@ from fromnoise.adapters.applying import Adapted, Use, applied
 from fromnoise.adapters.embedding import Embedding, read_embedding, write_embedding
 from fromnoise.adapters.extracting import Extracted, extract
 from fromnoise.adapters.factors import Factors, Loha, Lokr, Lora
-from fromnoise.adapters.finding import find_adapter
+from fromnoise.adapters.finding import find_adapter, names_in
+from fromnoise.adapters.hashing import adapter_hash
 from fromnoise.adapters.matching import Matched, match
 from fromnoise.adapters.merging import merged
 from fromnoise.adapters.reading import Adapter, read_adapter
@@ -24,11 +25,13 @@ __all__ = [
     "Matched",
     "Stack",
     "Use",
+    "adapter_hash",
     "applied",
     "extract",
     "find_adapter",
     "match",
     "merged",
+    "names_in",
     "read_adapter",
     "read_embedding",
     "write_embedding",

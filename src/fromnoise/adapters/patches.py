@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fromnoise.adapters.factors import Layer, Side
 from fromnoise.adapters.matching import Place
+from fromnoise.nn.convolution import dense, laid_out
 
 Forward = Callable[..., Any]
 """What a module does when it is called."""
@@ -61,10 +62,13 @@ class Fused:
     @torch.no_grad()
     def _summed(self, weight: Tensor) -> nn.Parameter:
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        total = weight.detach().to(dtype, copy=True)
+        total = dense(weight).detach().to(dtype, copy=True)
         for strength, place in self.deltas:
             total += strength * place.delta(weight.device, dtype)
-        return nn.Parameter(torch.empty_like(weight).copy_(total), requires_grad=False)
+        summed = torch.empty_like(dense(weight)).copy_(total)
+        if weight.is_mkldnn and isinstance(self.layer, nn.Conv2d):
+            summed = laid_out(summed, self.layer)
+        return nn.Parameter(summed, requires_grad=False)
 
 
 class Rerouted:
@@ -105,7 +109,7 @@ class Beside(Rerouted):
         if like != self._made_for:
             self._made_for, self._sides = like, self._sides_for(*like)
         sides = self._sides
-        return lambda x: sum((strength * side(x) for strength, side in sides), start=plain(x))
+        return lambda x, **more: sum((strength * side(x) for strength, side in sides), start=plain(x, **more))
 
     @torch.inference_mode(False)  # for the reason that `Fused` has
     def _sides_for(self, device: torch.device, dtype: torch.dtype) -> list[tuple[float, Side]]:

@@ -56,12 +56,19 @@ class WithTokens(Tokenizer):
 
     def ids(self, prompt: str) -> list[int]:
         """The ids of the prompt's pieces and tokens, without start and end."""
-        ids: list[int] = []
+        return [id for whole in self.wholes(prompt) for id in whole]
+
+    def wholes(self, prompt: str) -> list[list[int]]:
+        """The same, all vectors of a token in one list."""
+        wholes: list[list[int]] = []
         at = 0
         for match in self._pattern.finditer(prompt):
-            ids += [*super().ids(prompt[at : match.start()]), *self._ids[match[0].lower()]]
+            wholes += [*self._singles(prompt[at : match.start()]), self._ids[match[0].lower()]]
             at = match.end()
-        return ids + super().ids(prompt[at:])
+        return wholes + self._singles(prompt[at:])
+
+    def _singles(self, text: str) -> list[list[int]]:
+        return [[id] for id in super().ids(text)]
 
     def piece(self, id: int) -> str:
         """An id as the vocabulary spells it, or its token."""

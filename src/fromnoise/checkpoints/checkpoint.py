@@ -77,7 +77,7 @@ class Checkpoint:
     `family` is a name in `models.published.FAMILIES`, or "custom". `scheduler` holds the values of
     scheduler_config.json. `tokenizers` gives a folder for each text encoder's tokenizer, None where it is CLIP's
     published vocabulary. `extras` are declared left-overs of a single file, by their keys there. `pipeline_class` is
-    None for lone parts.
+    None for lone parts. `zero_negative` is SDXL's `force_zeros_for_empty_prompt`, which its index may switch off.
     """
 
     path: Path
@@ -88,6 +88,7 @@ class Checkpoint:
     extras: Mapping[str, Stored] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
     pipeline_class: str | None = None
+    zero_negative: bool = True
 
     @property
     def dtype(self) -> torch.dtype | None:

@@ -64,6 +64,7 @@ def statement(checkpoint: Checkpoint) -> dict[str, str]:
             "parts": {name: part.config for name, part in checkpoint.parts.items()},
             "scheduler": checkpoint.scheduler,
             "tokenizers": {name: own_texts(folder) for name, folder in own.items()},
+            "zero_negative": checkpoint.zero_negative,
         },
         ensure_ascii=False,
     )
@@ -84,7 +85,8 @@ def stated(weights: Weights) -> Family | None:
         own = json.loads(weights.metadata[OWN])
         parts = {str(name): dict(config) for name, config in own["parts"].items()}
         name, pipeline_class = str(own["family"]), own["pipeline_class"]
-        return Family(name, name, pipeline_class, parts, dict(own["scheduler"]), dict(own["tokenizers"]))
+        zero = bool(own.get("zero_negative", True))
+        return Family(name, name, pipeline_class, parts, dict(own["scheduler"]), dict(own["tokenizers"]), zero)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FromnoiseError(f"{weights.path}: its metadata {OWN} is damaged ({error!r})") from error
 

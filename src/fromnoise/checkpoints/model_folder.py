@@ -11,12 +11,11 @@ from fromnoise.checkpoints.checkpoint import CLASSES, Checkpoint, Part, class_of
 from fromnoise.checkpoints.folder import read_json, write_json
 from fromnoise.checkpoints.keymap import KeyMap
 from fromnoise.checkpoints.layouts import CLIP_FOLDER, FOLDER, VAE_FOLDER
-from fromnoise.checkpoints.recognise import family_of_folder, named_family
+from fromnoise.checkpoints.recognise import family_of_folder, named_family, refuse_refiner, seen_in_config
 from fromnoise.checkpoints.report import first_of
 from fromnoise.checkpoints.tensor_file import Told, write_stored
-from fromnoise.checkpoints.tokenizers import clip_texts, read_texts, readable, write_texts
+from fromnoise.checkpoints.tokenizers import clip_texts, published_fields, read_texts, write_texts
 from fromnoise.checkpoints.weights import find_weights, open_weights
-from fromnoise.models.published import FAMILIES
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
 MODEL_INDEX = "model_index.json"
@@ -41,6 +40,9 @@ INDEX: Mapping[str, Any] = {
 """The index of a plain Stable Diffusion folder."""
 
 SDXL_PIPELINE = "StableDiffusionXLPipeline"
+
+ZERO_NEGATIVE = "force_zeros_for_empty_prompt"
+"""In SDXL's index: an empty negative prompt is zeros; otherwise it is encoded like any other."""
 
 OVERLOOKED = frozenset(
     {
@@ -68,6 +70,7 @@ def open_folder(path: Path, family: str | None = None, prediction: str | None = 
         return _open_lone(path)
     index = read_json(path / MODEL_INDEX)
     configs = {name: _config(path / name, kind) for name, kind in _indexed(path, index)}
+    refuse_refiner(path, seen_in_config(configs.get("unet", {})))
     scheduler = read_json(path / SCHEDULER)
     if prediction is not None:
         scheduler["prediction_type"] = prediction
@@ -79,10 +82,11 @@ def open_folder(path: Path, family: str | None = None, prediction: str | None = 
         family=name,
         parts=parts,
         scheduler=scheduler,
-        tokenizers={name: readable(path / name) for name in TOKENIZERS if (path / name).is_dir()},
+        tokenizers={name: path / name for name in TOKENIZERS if (path / name).is_dir()},
         extras=kept.tensors if kept else {},
         metadata=kept.metadata if kept else {},
         pipeline_class=index.get("_class_name"),
+        zero_negative=index.get(ZERO_NEGATIVE, True),
     )
 
 
@@ -98,7 +102,8 @@ def write_folder(
         write_part(folder if lone else folder / name, part, keep_extra=keep_extra, told=told)
     if not lone:
         for name, tokenizer in checkpoint.tokenizers.items():
-            write_texts(folder / name, read_texts(tokenizer) if tokenizer else _clip_texts(checkpoint.family, name))
+            published = published_fields(checkpoint.family, name)
+            write_texts(folder / name, read_texts(tokenizer) if tokenizer else clip_texts(published))
         write_json(folder / SCHEDULER, checkpoint.scheduler)
         write_json(folder / MODEL_INDEX, model_index(checkpoint))
     if keep_extra and checkpoint.extras:
@@ -121,6 +126,7 @@ def model_index(checkpoint: Checkpoint) -> dict[str, Any]:
     optional = {name: value for name, value in INDEX.items() if name.startswith("_") or value in ([None, None], False)}
     if two:
         optional = {name: value for name, value in optional.items() if "safety" not in name}
+        optional[ZERO_NEGATIVE] = checkpoint.zero_negative
     classes = {name: [CLASSES[part.class_name][0], part.class_name] for name, part in checkpoint.parts.items()}
     tokenizers = {name: ["transformers", "CLIPTokenizer"] for name in checkpoint.tokenizers}
     scheduler = {"scheduler": ["diffusers", checkpoint.scheduler.get("_class_name", INDEX["scheduler"][1])]}
@@ -174,8 +180,3 @@ def _part(folder: Path, config: dict[str, Any], name: str, family: str) -> Part:
     if mapped.left_over:
         raise FromnoiseError(f"{weights.path} spells {first_of(mapped.left_over)} twice")
     return Part(name, config, weights.path, family, mapped.tensors, mapped.extras)
-
-
-def _clip_texts(family: str, name: str) -> dict[str, str]:
-    fields = FAMILIES[family].tokenizers.get(name, {}) if family in FAMILIES else {}
-    return clip_texts(fields)

@@ -58,6 +58,10 @@ DECISIVE = ("cross_attention_dim", "addition_embed_type")
 """Those of them that tell the generations apart; the others vary within one."""
 
 
+REFINER_WIDTH = 1280
+"""SDXL's refiner reads its second text encoder alone: the width of its cross-attention."""
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a prediction type was concluded from, so that a person can judge it."""
@@ -87,6 +91,12 @@ def candidates(part: str, seen: Json) -> list[Family]:
     return exact or near
 
 
+def refuse_refiner(path: Path, seen: Json) -> None:
+    """FromnoiseError for SDXL's second model, which goes on from a picture of the first."""
+    if seen["cross_attention_dim"] == REFINER_WIDTH and seen["addition_embed_type"] == "text_time":
+        raise FromnoiseError(f"{path} is SDXL's refiner, which is not supported; draw with the base model alone")
+
+
 def named_family(name: str) -> Family:
     """The family that a person asked for; UsageError when there is none of that name."""
     if name not in FAMILIES:
@@ -101,6 +111,7 @@ def family_of_file(path: Path, part: str, tensors: Tensors, prediction: str, met
     Raises FromnoiseError when no family looks so.
     """
     seen = seen_in(tensors)
+    refuse_refiner(path, seen)
     found = candidates(part, seen)
     if not found:
         fields = ", ".join(f"{name} {value}" for name, value in seen.items() if value is not None)

@@ -79,6 +79,7 @@ def open_file(path: Path, family: str | None = None, prediction: str | None = No
         extras=_extras(path, found, places, left),
         metadata=weights.metadata,
         pipeline_class=found.pipeline_class,
+        zero_negative=found.zero_negative,
     )
 
 

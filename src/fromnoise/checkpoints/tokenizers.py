@@ -9,13 +9,17 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fromnoise.checkpoints.folder import read_json
+from fromnoise.models.published import FAMILIES
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import atomic_write, cache_dir
 
-VOCABULARY, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
+if TYPE_CHECKING:
+    from fromnoise.checkpoints.checkpoint import Checkpoint
+    from fromnoise.text.tokenizer import Tokenizer
+
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
 FILES = (VOCABULARY, MERGES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 """What a tokenizer of CLIP's format consists of; the first two are never missing."""
 
@@ -38,26 +42,33 @@ def read_texts(folder: Path) -> dict[str, str]:
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
     except (OSError, ValueError) as error:
         raise FromnoiseError(f"{folder} can't be read: {error}") from error
-    return {**_from_one(folder / WHOLE), **texts} if VOCABULARY not in texts else texts
+    if VOCABULARY in texts:
+        return texts
+    from fromnoise.text.tokenizer import read_vocabulary
+
+    return {**_written(*read_vocabulary(folder)), **texts}
 
 
-def readable(folder: Path) -> Path:
-    """A folder that has the vocabulary in a file of its own: this one, or one in the cache."""
-    return folder if (folder / VOCABULARY).is_file() else unpacked(read_texts(folder))
+def tokenizer_of(checkpoint: Checkpoint, name: str) -> Tokenizer:
+    """A checkpoint's tokenizer by its folder's name; CLIP's as the family uses it where the checkpoint has no own."""
+    from fromnoise.text.tokenizer import END, Tokenizer
+
+    folder = checkpoint.tokenizers.get(name)
+    if folder is not None:
+        return Tokenizer.read(folder)
+    fields = published_fields(checkpoint.family, name)
+    return Tokenizer.clip(fields.get("model_max_length", 77), fields.get("pad_token", END))
 
 
-def _from_one(path: Path) -> dict[str, str]:
-    """Vocabulary and merges out of a `tokenizer.json`."""
-    try:
-        model = read_json(path)["model"]
-        merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
-        return {VOCABULARY: json.dumps(model["vocab"], ensure_ascii=False), MERGES: _lines(merges)}
-    except (KeyError, TypeError) as error:
-        raise FromnoiseError(f"{path} holds no vocabulary with merges ({error!r})") from error
+def published_fields(family: str, name: str) -> Mapping[str, Any]:
+    """What sets a family's published tokenizer apart; nothing for a family that is none."""
+    return FAMILIES[family].tokenizers.get(name, {}) if family in FAMILIES else {}
 
 
-def _lines(merges: Iterable[str]) -> str:
-    return "\n".join(["#version: 0.2", *merges]) + "\n"
+def _written(vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """A vocabulary and its merges as files."""
+    lines = ["#version: 0.2", *map(" ".join, merges)]
+    return {VOCABULARY: json.dumps(vocabulary, ensure_ascii=False), MERGES: "\n".join(lines) + "\n"}
 
 
 def write_texts(folder: Path, texts: Texts) -> None:
@@ -95,8 +106,7 @@ def clip_texts(fields: Mapping[str, Any]) -> dict[str, str]:
         **special,
     }
     return {
-        VOCABULARY: json.dumps(vocabulary, ensure_ascii=False),
-        MERGES: _lines(map(" ".join, merges)),
+        **_written(vocabulary, merges),
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
         "special_tokens_map.json": json.dumps(special, indent=2) + "\n",
     }

@@ -40,6 +40,12 @@ FIELDS = (
     "loras",
     "embeddings",
     "like",
+    "variation",
+    "variation_seed",
+    "tile",
+    "quality",
+    "reuse",
+    "merge",
 )
 """What a stage may say; what stands above the stages holds for each that does not say otherwise."""
 

@@ -52,7 +52,8 @@ def parse_control(text: str) -> Wanted:
 def controlled(pipe: Pipeline, request: Request, wanted: list[Wanted]) -> Request:
     """The request that follows those pictures, each resized to the size to draw, which the first one may decide."""
     for each in wanted:
-        size = request.size if request.init is None else open_image(request.init).size
+        sized = request.init is None or request.mask is not None
+        size = request.size if sized else open_image(request.init or b"").size
         png = starting_picture(read_picture(each.picture), pipe.size, pipe.multiple, size, str(each.picture))
         control = Control(each.model, png, each.weight, each.start, each.end)
         request = request.with_(controls=(*request.controls, control))

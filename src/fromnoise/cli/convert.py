@@ -10,6 +10,7 @@ import typer
 
 from fromnoise.cli.console import progress
 from fromnoise.cli.options import OverwriteFlag
+from fromnoise.hub import found
 from fromnoise.runtime.log import note
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="SRC", help="A checkpoint: folder, .safetensors or .ckpt; or one part.", show_default=False
+            metavar="SRC", help="A checkpoint: folder, file or owner/name pulled; or one part.", show_default=False
         ),
     ],
     destination: Annotated[
@@ -70,7 +71,7 @@ def convert(
 
     with progress("converting (MB)") as advance:
         converted = convert_checkpoint(
-            source.expanduser(),
+            found(source),
             destination.expanduser(),
             keep_extra=keep_extra,
             overwrite=overwrite,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 
 from fromnoise.cli.console import Advance, progress
 from fromnoise.cli.controls import ControlFlag, controlled, parse_control
+from fromnoise.cli.hires import HiresFlags
 from fromnoise.cli.options import (
     Drawing,
     OutputFlag,
@@ -21,7 +23,9 @@ from fromnoise.cli.options import (
     shared_flags,
 )
 from fromnoise.cli.output import Output
-from fromnoise.images.opening import open_image, read_picture, starting_picture
+from fromnoise.cli.plan import foretold
+from fromnoise.images.masks import hole_mask, mask_for
+from fromnoise.images.opening import open_image, read_picture, starting_picture, to_png, upright_rgb
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note, warn
@@ -33,7 +37,15 @@ if TYPE_CHECKING:
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to draw, in quotes.", show_default=False)]
 MaskFlag = Annotated[
     Path | None,
-    typer.Option("--mask", metavar="PICTURE", help="White where to draw; needs an inpainting checkpoint."),
+    typer.Option("--mask", metavar="PICTURE", help="White where to draw; the rest is kept as it is."),
+]
+TileFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--tile",
+        metavar="AXES",
+        help="Draw a texture whose opposite edges meet: xy, x (left and right) or y (top and bottom).",
+    ),
 ]
 PictureArgument = Annotated[
     str, typer.Argument(metavar="PICTURE", help="A picture file, or - for standard input.", show_default=False)
@@ -45,6 +57,8 @@ def generate(
     prompt: Prompt,
     options: Drawing,
     source: Source,
+    second: HiresFlags,
+    tile: TileFlag = None,
     control: ControlFlag = None,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
@@ -55,12 +69,15 @@ def generate(
 
     ```sh
     fromnoise "a red apple, noto style"
+    fromnoise "a red apple" --fast
     fromnoise generate "a tortoise" --seed 0 --count 4 --guidance 7 -o tortoises/
     fromnoise "a cottage" --model sd15.safetensors --control canny.safetensors=edges.png:0.8
+    fromnoise "pebbles" --tile xy -o texture.png
+    fromnoise "a tortoise" --hires 2 --hires-strength 0.4
     fromnoise "a wolf" -o - | fromnoise img2img - "a wolf, oil painting" -o wolf.png
     ```
     """
-    request = options.request(prompt)
+    request = options.request(prompt, hires=second.second_pass(), tile=tile)
     wanted = [parse_control(each) for each in control or ()]
     place = Output.parse(output, count=request.count, overwrite=overwrite)
     pipe = open_model(source, [each.model for each in wanted])
@@ -75,6 +92,7 @@ def img2img(
     source: Source,
     strength: StrengthFlag = None,
     mask: MaskFlag = None,
+    tile: TileFlag = None,
     control: ControlFlag = None,
     output: OutputFlag = None,
     overwrite: OverwriteFlag = False,
@@ -88,17 +106,17 @@ def img2img(
     ```sh
     fromnoise img2img sketch.jpg "a wolf" --strength 0.8
     fromnoise img2img - "a wolf, oil painting" -o oil.png < wolf.png
-    fromnoise img2img room.png "a red sofa" --mask sofa.png --model sd-inpainting.safetensors --strength 1
+    fromnoise img2img pebbles.jpg "moss" --tile xy
+    fromnoise img2img room.png "a red sofa" --mask sofa.png    # more of this: fromnoise inpaint
     ```
     """
-    request = options.request(prompt, strength=strength)
+    request = options.request(prompt, strength=strength, tile=tile)
     wanted = [parse_control(each) for each in control or ()]
     place = Output.parse(output, count=request.count, overwrite=overwrite)
     data, name = read_input(picture)
     pipe = open_model(source, [each.model for each in wanted])
-    request = started_from(pipe, request, data, name)
-    if mask is not None:
-        request = masked(pipe, request, mask)
+    begun = started_from if mask is None else partial(masked, mask=mask)
+    request = begun(pipe, request, data, name)
     draw(pipe, controlled(pipe, request, wanted), place.take)
 
 
@@ -121,16 +139,38 @@ def read_input(picture: str) -> tuple[bytes, str]:
 def started_from(pipe: Pipeline, request: Request, data: bytes, name: str) -> Request:
     """The image-to-image request that starts from a picture's bytes; says how many steps it really runs."""
     init = starting_picture(data, pipe.size, pipe.multiple, request.size, name)
-    request = pipe.habits.fill(request.with_(init=init, size=None))
+    request = pipe.fill(request.with_(init=init, size=None))
     note(steps_said(request, pipe.run_steps))
     return request
 
 
-def masked(pipe: Pipeline, request: Request, mask: Path) -> Request:
-    """The request that draws only where the mask is white, resized as the picture was."""
-    assert request.init is not None
-    size = open_image(request.init).size
-    return request.with_(mask=starting_picture(read_picture(mask), pipe.size, pipe.multiple, size, str(mask)))
+def masked(
+    pipe: Pipeline, request: Request, data: bytes, name: str, mask: Path | None, *, invert: bool = False
+) -> Request:
+    """The request that draws only where the mask is white, or without one where the picture is transparent."""
+    image = open_image(data, name)
+    upright = upright_rgb(image)
+    if mask is None:
+        white = hole_mask(image, name)
+    else:
+        white = mask_for(read_picture(mask.expanduser()), upright.size, str(mask), invert=invert)
+    return inside(pipe, request, to_png(upright), white)
+
+
+def inside(pipe: Pipeline, request: Request, init: bytes, mask: bytes) -> Request:
+    """The request that draws inside a mask; says the size that it is drawn at, and how many steps it really runs."""
+    from fromnoise.pipeline.inpainting import Inpainting, drawing_size
+
+    request = pipe.fill(request.with_(init=init, mask=mask))
+    request = request.with_(size=request.size or drawing_size(request, pipe.size, pipe.multiple))
+    assert request.size is not None
+    left, top, right, bottom = Inpainting.of(request).box
+    if (right - left, bottom - top) != request.size:
+        width, height = request.size
+        note(f"{right - left}x{bottom - top} of the picture are drawn at {width}x{height} and put back")
+    if request.strength < 1:
+        note(steps_said(request, pipe.run_steps))
+    return request
 
 
 def steps_said(request: Request, run_steps: Callable[[Request], int]) -> str:
@@ -151,6 +191,8 @@ def settled(pipe: Pipeline, request: Request) -> Request:
     resolved = pipe.resolve(request)
     if request.seed is None:
         note(f"seed {resolved.seed}")
+    if resolved.variation and request.variation_seed is None:
+        note(f"variation seed {resolved.variation_seed}")
     _warn_if_far(pipe, request.prompt, resolved.weighting or "none")
     return resolved
 
@@ -161,7 +203,7 @@ def run(pipe: Pipeline, request: Request, take: Callable[[Picture], None], what:
 
     parts = list(pipe.parts(request))
     steps = max(1, pipe.run_steps(request))
-    with progress(what) as advance:
+    with foretold(pipe, request), progress(what) as advance:
         for number, part in enumerate(parts):
             steps_done = shown(pipe.steps(part), advance, number * steps, len(parts) * steps)
             for picture in pipe.finish(last(steps_done), part):

@@ -19,10 +19,12 @@ from fromnoise.cli.options import (
     Source,
     parse_apg,
     parse_interval,
+    parse_reuse,
     parse_size,
     shared_flags,
 )
 from fromnoise.cli.output import Output
+from fromnoise.cli.plan import foretold
 from fromnoise.images.sheets import contact_sheet
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
@@ -50,6 +52,9 @@ OPTIONS = {
     "threshold": float,
     "pag": float,
     "like": str,
+    "quality": str,
+    "reuse": parse_reuse,
+    "merge": float,
     "model": str,
 }
 """What a grid may vary, and how its values are read."""
@@ -198,7 +203,8 @@ def _draw(rows: list[list[tuple[Pipeline, Request]]]) -> list[list[Image]]:
     total = sum(len(row) for row in rows)
     images: list[list[Image]] = []
     done = 0
-    with progress("drawing the grid") as advance:
+    requests = [request for row in rows for _, request in row]
+    with foretold(rows[0][0][0], *requests), progress("drawing the grid") as advance:
         for row in rows:
             images.append([])
             for pipe, request in row:

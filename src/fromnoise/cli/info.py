@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fromnoise.hub import found
 from fromnoise.images.metadata import OWN, Settings, read_settings
 from fromnoise.images.opening import open_image, read_picture
+from fromnoise.images.saving import FORMATS
 from fromnoise.request import Request
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
@@ -40,7 +42,9 @@ def info(
     subject: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[PICTURE|MODEL]", help="A picture, or a model's folder or file.", show_default="the embedded model"
+            metavar="[PICTURE|MODEL]",
+            help="A picture; or a model's folder, file or owner/name pulled.",
+            show_default="the embedded model",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and all of it.")] = False,
@@ -56,9 +60,14 @@ def info(
     fromnoise info dreamshaper.safetensors
     ```
     """
-    path = EMBEDDED_MODEL if subject is None else subject.expanduser()
+    path = EMBEDDED_MODEL if subject is None else _found(subject)
     facts = model_facts(path) if path.is_dir() or path.suffix in MODEL_FILES else picture_facts(path)
     print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
+
+
+def _found(subject: Path) -> Path:
+    """A picture's path as it is; a model's, or that of what was pulled under this name."""
+    return subject.expanduser() if subject.suffix.lower() in FORMATS else found(subject)
 
 
 def picture_facts(path: Path) -> dict[str, Any]:
@@ -161,6 +170,8 @@ def _flat(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in facts.items():
         if key == "request":
             yield "read as", _read_as(value)
+        elif key in IN_WORDS:
+            yield key, IN_WORDS[key](value) if value else None
         elif isinstance(value, dict):
             yield from value.items()
         else:
@@ -171,7 +182,30 @@ def _read_as(request: dict[str, Any] | None) -> str:
     """What another tool's settings come to, in our words, without the prompts and what a request has anyway."""
     usual = json.loads(Request().to_json())
     said = {key: value for key, value in (request or {}).items() if key not in WORDS and value not in (None, [])}
-    return ", ".join(f"{key} {value}" for key, value in said.items() if value != usual[key])
+    told = {key: IN_WORDS[key](value) if key in IN_WORDS else value for key, value in said.items()}
+    return ", ".join(f"{key} {value}" for key, value in told.items() if said[key] != usual[key])
+
+
+def _second_pass(hires: dict[str, Any]) -> str:
+    steps = "" if hires["steps"] is None else f", {hires['steps']} steps"
+    tiles = "" if hires["tile"] is None else f", in tiles of {hires['tile']} pixels"
+    return f"{hires['scale']:g} times as large by {hires['upscaler']}, strength {hires['strength']:g}{steps}{tiles}"
+
+
+def _first_steps(begun: dict[str, Any]) -> str:
+    negative = f", negative {begun['negative']!r}" if begun["negative"] else ""
+    guidance = "" if begun["guidance"] is None else f", guidance {begun['guidance']:g}"
+    return f"{begun['steps']} steps of {begun['prompt']!r}{negative}{guidance}"
+
+
+def _hashes(hashes: list[dict[str, str]]) -> str:
+    return ", ".join(f"{each['kind']} {each['name']} {each['hash']}" for each in hashes)
+
+
+IN_WORDS: Mapping[str, Callable[[Any], str]] = MappingProxyType(
+    {"hires": _second_pass, "begun": _first_steps, "hashes": _hashes}
+)
+"""Settings of several values, as a person reads them."""
 
 
 def _said(key: str, value: Any) -> str:

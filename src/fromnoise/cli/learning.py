@@ -116,6 +116,7 @@ def evaluate(
         ),
     ] = None,
     data: DatasetFlag = Path("dataset"),
+    fast: Annotated[bool, typer.Option("--fast", help="Draw in a few steps without guidance.")] = False,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -147,7 +148,7 @@ def evaluate(
         note("the judge reads the dataset's real pictures")
         prepare(data, judge)
     with progress("drawing for the judge") as show:
-        report = judged(model, pictures=pictures, judge=judge or JUDGE, show=show)
+        report = judged(model, pictures=pictures, fast=fast, judge=judge or JUDGE, show=show)
     print(report.to_json() if as_json else report.to_text(), end="")
     output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
     note(f"written: {', '.join(map(str, report.save(output, overwrite=overwrite)))}")

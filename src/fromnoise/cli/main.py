@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,24 +15,29 @@ from fromnoise.cli import (
     chain,
     convert,
     doctor,
+    drafts,
     drawing,
     grid,
     hub,
     info,
+    inpainting,
     learning,
     merge,
+    plan,
     prompt,
     replay,
     samplers,
     steps,
     tuning,
+    upscale,
+    variations,
+    words,
 )
 from fromnoise.cli.console import say, speaking
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
 DEFAULT_COMMAND = "generate"
 STOPPED = 130
-_CLOSE = 0.75
 _FOR_WORDS = {"help": "--help", "version": "--version"}
 
 
@@ -54,9 +58,8 @@ class _PromptFirst(TyperGroup):
     def _refuse_typo(self, word: str) -> None:
         """UsageError for a single word that was probably meant as a command."""
         choices = {name: name for name in self.commands} | _FOR_WORDS
-        near = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=_CLOSE)
-        if near:
-            meant = f"fromnoise {choices[near[0]]}"
+        if command := words.mistyped(word, choices):
+            meant = f"fromnoise {choices[command]}"
             raise UsageError(f"did you mean '{meant}'? To draw it: fromnoise {DEFAULT_COMMAND} {word!r}")
 
 
@@ -64,9 +67,16 @@ COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         DEFAULT_COMMAND: drawing.generate,
         "img2img": drawing.img2img,
+        "inpaint": inpainting.inpaint,
+        "outpaint": inpainting.outpaint,
+        "variations": variations.variations,
         "chain": chain.chain,
         "grid": grid.grid,
         "steps": steps.steps,
+        "plan": plan.plan,
+        "draft": drafts.draft,
+        "finish": drafts.finish,
+        "upscale": upscale.upscale,
         "replay": replay.replay,
         "info": info.info,
         "doctor": doctor.doctor,

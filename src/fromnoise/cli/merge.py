@@ -10,6 +10,7 @@ import typer
 
 from fromnoise.cli.console import progress, say
 from fromnoise.cli.options import OverwriteFlag
+from fromnoise.hub import found
 from fromnoise.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def merge(
     from fromnoise.checkpoints.convert import write_checkpoint
 
     output = output.expanduser()
-    checkpoints = [open_checkpoint(each) for each in (first, second, third) if each is not None]
+    checkpoints = [open_checkpoint(found(each)) for each in (first, second, third) if each is not None]
     made = merged(checkpoints, weight)
     with progress("merging") as show:
         write_checkpoint(made, output, overwrite=overwrite, progress=show)
@@ -90,19 +91,19 @@ def extract(
         raise UsageError(f"{output}: a LoRA is written as safetensors; choose a name that ends in .safetensors")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; choose another name or allow overwriting")
-    before = open_checkpoint(base)
+    before, after = (open_checkpoint(found(each)) for each in (base, tuned))
     with progress("extracting") as show:
-        found = extracted(before, open_checkpoint(tuned), rank, told=show)
+        made = extracted(before, after, rank, told=show)
     family = family_of_config(before.parts["unet"].config) if "unet" in before.parts else None
-    write_lora(output, found.loras, layout.value, family=family)
-    _report(found)
+    write_lora(output, made.loras, layout.value, family=family)
+    _report(made)
     print(output)
 
 
-def _report(found: Extracted) -> None:
+def _report(made: Extracted) -> None:
     """The error that each part and the whole are left with, on standard error."""
-    for part, left in found.left.items():
-        layers, beyond = len(found.loras.get(part, ())), found.beyond[part]
+    for part, left in made.left.items():
+        layers, beyond = len(made.loras.get(part, ())), made.beyond[part]
         said = f", {(beyond.differed / left.differed) ** 0.5:.1%} in what no LoRA can change" if beyond.differed else ""
         say(f"{part}: {layers} layers, relative error {left.error:.1%}{said}" if left.differed else f"{part}: the same")
-    say(f"all: {found.layers} layers, relative error {found.error:.1%}")
+    say(f"all: {made.layers} layers, relative error {made.error:.1%}")

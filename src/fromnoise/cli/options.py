@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from fromnoise.request import LIKE, MAX_SEED, SAMPLERS, SCHEDULES, WEIGHTINGS, Lora, Request
+from fromnoise.engines.names import AUTO, DTYPES, ENGINES
+from fromnoise.request import LIKE, MAX_SEED, QUALITIES, SAMPLERS, SCHEDULES, WEIGHTINGS, Lora, Request
 from fromnoise.runtime.errors import UsageError
 
 OWN = "the model's own"
@@ -116,7 +117,39 @@ class Drawing:
         str | None,
         typer.Option("--like", metavar="TOOL", help=f"Match a tool's pictures: {', '.join(LIKE)}."),
     ] = None
+    variation: Annotated[
+        float | None,
+        typer.Option("--variation", metavar="0-1", help="Share of a second seed's noise to mix in.", show_default="0"),
+    ] = None
+    variation_seed: Annotated[
+        int | None,
+        typer.Option(
+            "--variation-seed", metavar="N", help="The second seed; it counts up.", show_default="a fresh one, printed"
+        ),
+    ] = None
+    quality: Annotated[
+        str | None,
+        typer.Option(
+            "--quality",
+            metavar="CHOICE",
+            help=f"How much work a picture is worth: {', '.join(QUALITIES)}. Other flags win over it.",
+            show_default="best",
+        ),
+    ] = None
+    reuse: Annotated[
+        str | None,
+        typer.Option(
+            "--reuse", metavar="N[,LAYERS]", help="Compute deep layers at every Nth step only, as 2; 1 is never reuse."
+        ),
+    ] = None
+    merge: Annotated[
+        float | None,
+        typer.Option("--merge", metavar="0-0.75", help="Share of tokens that self-attention merges.", show_default="0"),
+    ] = None
     exact: Annotated[bool, typer.Option("--exact", help="One picture per call: bit-equal whatever the count.")] = False
+    fast: Annotated[bool, typer.Option("--fast", help="A few steps without guidance: much sooner, nearly as good.")] = (
+        False
+    )
 
     def request(self, prompt: str, **more: Any) -> Request:
         """The request for these flags; UsageError for a value that no model could do."""
@@ -153,6 +186,15 @@ class Source:
         str | None,
         typer.Option("--loras", metavar="FOLDER", help="Its cat.safetensors answers <lora:cat:0.8> in a prompt."),
     ] = None
+    engine: Annotated[
+        str, typer.Option("--engine", metavar="NAME", help=f"What runs the networks: {', '.join(ENGINES)}.")
+    ] = AUTO
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", metavar="NAME", help=f"{', '.join(DTYPES)}; auto is bfloat16 for large models where it's fast."
+        ),
+    ] = AUTO
 
 
 def shared_flags(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -210,6 +252,14 @@ def parse_interval(text: str) -> tuple[float, float]:
     return float(match[1]), float(match[2])
 
 
+def parse_reuse(text: str) -> tuple[int, int]:
+    """`3` or `3,2` as calls and layers; UsageError for anything else."""
+    match = re.fullmatch(r"\s*(\d{1,4})\s*(?:,\s*(\d{1,4})\s*)?", text)
+    if not match:
+        raise UsageError(f"reuse must look like 3 or 3,2, not {text!r}")
+    return int(match[1]), int(match[2] or 1)
+
+
 def parse_apg(text: str) -> tuple[float, float, float]:
     """`0,15,-0.5` as three numbers; UsageError for anything else."""
     try:
@@ -237,6 +287,7 @@ READERS: Mapping[str, Callable[[Any], Any]] = {
     "size": parse_size,
     "interval": parse_interval,
     "apg": parse_apg,
+    "reuse": parse_reuse,
     "loras": parse_loras,
     "embeddings": tuple,
 }

@@ -122,7 +122,7 @@ def _values(request: Request, number: int) -> dict[str, object]:
         "date": f"{now:%Y-%m-%d}",
         "time": f"{now:%H%M%S}",
         "seed": request.seed,
-        "slug": _slug(request.prompt),
+        "slug": slug(request.prompt),
         "steps": request.steps,
         "guidance": "" if request.guidance is None else f"{request.guidance:g}",
         "sampler": request.sampler,
@@ -130,7 +130,8 @@ def _values(request: Request, number: int) -> dict[str, object]:
     }
 
 
-def _slug(prompt: str) -> str:
+def slug(prompt: str) -> str:
+    """A prompt's words as they can stand in a file's name."""
     return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:LONGEST_SLUG].strip("-") or "picture"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fromnoise.hub import found
 from fromnoise.request import MAX_SEED, WEIGHTINGS
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
@@ -73,25 +74,22 @@ def tokenizers_of(model: str | None) -> list[Tokenizer]:
     """The tokenizers of a Stable Diffusion folder or file, read without its weights; UsageError when it has none."""
     from fromnoise.text.tokenizer import Tokenizer
 
-    path = EMBEDDED_MODEL if model is None else Path(model).expanduser()
+    path = EMBEDDED_MODEL if model is None else found(model)
     if path.is_file():
-        return list(_published(path))
+        return _tokenizers_in(path)
     folders = [path / name for name in TOKENIZERS if (path / name).is_dir()]
     if not folders:
         raise UsageError(f"no Stable Diffusion model at {path} (it has no tokenizer)")
     return [Tokenizer.read(folder) for folder in folders]
 
 
-def _published(path: Path) -> Iterator[Tokenizer]:
-    """The tokenizers of a single file, which are CLIP's."""
+def _tokenizers_in(path: Path) -> list[Tokenizer]:
+    """The tokenizers of a single file: its own, or CLIP's."""
     from fromnoise.checkpoints import open_checkpoint
-    from fromnoise.models.published import FAMILIES
-    from fromnoise.text.tokenizer import Tokenizer
+    from fromnoise.checkpoints.tokenizers import tokenizer_of
 
     checkpoint = open_checkpoint(path)
-    for name, fields in FAMILIES[checkpoint.family].tokenizers.items():
-        folder = checkpoint.tokenizers.get(name)
-        yield Tokenizer.read(folder) if folder else Tokenizer.clip(fields["model_max_length"], fields["pad_token"])
+    return [tokenizer_of(checkpoint, name) for name in checkpoint.tokenizers]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ def replay(
 
     Exits with 1 when a pixel differs by more than 2/255, or with --exact when any differs. A JPEG is compared with
     the JPEG that the new picture makes. Pictures by AUTOMATIC1111, ComfyUI and others are drawn their tool's way, as
-    far as they tell; with -o the new picture is kept.
+    far as they tell; with -o the new picture is kept. Another model or adapter than the one that drew the picture is
+    named before anything is drawn.
 
     For example:
 
@@ -55,8 +56,10 @@ def replay(
     settings, request = replayable(image, picture)
     pipe = open_model(source, [each.model for each in request.controls])
     tell_what_differs(pipe, settings, request, picture)
+    resolved = pipe.resolve(request)
+    tell_changed_adapters(request, resolved)
     drawn: list[Picture] = []
-    run(pipe, pipe.resolve(request), drawn.append, "drawing it again")
+    run(pipe, resolved, drawn.append, "drawing it again")
     if place is not None:
         place.take(drawn[0])
     largest, mean = difference(image, as_saved(drawn[0].image, image.format or "PNG", request))
@@ -95,6 +98,23 @@ def require_same_model(pipe: Pipeline, request: Request, path: Path) -> None:
             f"{path} was drawn by the model {request.model} ({request.model_hash}), not by {pipe.name} ({pipe.hash}); "
             "give its folder with --model"
         )
+
+
+def tell_changed_adapters(drawn: Request, here: Request) -> None:
+    """Warn of every adapter whose file is another than the one that drew the picture."""
+    for each in drawn.hashes:
+        found = [other.hash for other in here.hashes if (other.kind, other.name) == (each.kind, each.name)]
+        if not found:
+            warn(f"the picture was drawn with the {each.kind} {each.name} ({each.hash}), which is not used here")
+        elif not any(_same_hash(each.hash, other) for other in found):
+            warn(f"the {each.kind} {each.name} is another file than the one that drew the picture: "
+                 f"{found[0]}, not {each.hash}")  # fmt: skip
+
+
+def _same_hash(one: str, other: str) -> bool:
+    """True for hashes of different lengths too, as long as one begins with the other; tools cut them differently."""
+    length = min(len(one), len(other))
+    return length > 0 and one[:length].lower() == other[:length].lower()
 
 
 def as_saved(image: Image.Image, format: str, request: Request) -> Image.Image:

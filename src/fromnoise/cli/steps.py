@@ -9,6 +9,7 @@ from fromnoise.cli.console import progress
 from fromnoise.cli.drawing import Prompt, open_model, settled, shown
 from fromnoise.cli.options import Drawing, OutputFlag, OverwriteFlag, Source, shared_flags
 from fromnoise.cli.output import Output
+from fromnoise.cli.plan import foretold
 from fromnoise.images.sheets import contact_sheet, stacked
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ def steps(
 
 def steps_sheet(pipe: Pipeline, request: Request) -> Image:
     """The sheet for a settled request of one picture; the finished picture stands last in both rows."""
-    with progress("drawing") as advance:
+    with foretold(pipe, request), progress("drawing") as advance:
         drawn = list(shown(pipe.steps(request), advance, 0, pipe.run_steps(request)))
     # At unit variance, as the autoencoder knows latents: noise alone would be far outside its range.
-    noisy = [pipe.decode(step.noisy / (1 + step.sigma**2) ** 0.5)[0] for step in drawn]
-    predicted = [pipe.decode(step.denoised)[0] for step in drawn]
+    noisy = [pipe.preview(step.noisy / (1 + step.sigma**2) ** 0.5)[0] for step in drawn]
+    predicted = [pipe.preview(step.denoised)[0] for step in drawn]
     finished = pipe.finish(drawn[-1], request)[0].image
     labels = [f"step {number} sigma {step.sigma:.3g}" for number, step in enumerate(drawn, 1)] + ["finished"]
     return stacked(list(_bands([*noisy, finished], [*predicted, finished], labels, request.prompt)))

@@ -1,10 +1,9 @@
-"""`train textual-inversion`, `lora`, `finetune`, `dreambooth`: from a few pictures to a model that knows them."""
+"""`train textual-inversion`, `lora`, `dreambooth`, `finetune`, `distill`: a model that knows you, or is faster."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -66,6 +65,14 @@ class Learning:
         int | None,
         typer.Option("--patience", metavar="N", min=1, help="Checks without gain before it stops.", show_default="8"),
     ] = None
+    most_drift: Annotated[
+        float | None,
+        typer.Option("--most-drift", metavar="D", min=0, help="It stops farther from the base.", show_default="any"),
+    ] = None
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute parts of the network twice: less memory, more time.")
+    ] = False
+    track: Annotated[bool, typer.Option("--track", help="Write curves and pictures for TensorBoard.")] = False
     sample_every: Annotated[
         int | None,
         typer.Option(
@@ -88,7 +95,7 @@ class Learning:
         """The recipe with the file's fields, then with the flags that were given."""
         from fromnoise.training.recipe import read_recipe
 
-        names = ("model", "steps", "batch", "rate", "flip", "patience", "sample_every", "seed")
+        names = [each.name for each in fields(self) if each.name not in ("recipe", "run", "resume", "overwrite")]
         flags = {**{name: getattr(self, name) for name in names}, **own}
         given = {name: value for name, value in flags.items() if value is not None and value is not False}
         return replace(read_recipe(default, self.recipe), **given)  # type: ignore[type-var]
@@ -124,8 +131,7 @@ def textual_inversion(
     recipe = asked.settled(InversionRecipe(), token=token, init=init, vectors=vectors, style=style)
     run = asked.run or Path("runs") / f"textual-inversion-{slug(token)}"
     place = _place(output, run / f"{slug(token)}.safetensors", asked, require_free)
-    with _shown("textual inversion") as bars:
-        _tell(train(pictures, run, recipe, place, resume=asked.resume, **bars))
+    _learn("textual inversion", train, pictures, run, recipe, place, asked)
 
 
 @shared_flags()
@@ -163,8 +169,7 @@ def lora(
     )  # fmt: skip
     run = asked.run or Path("runs") / f"lora-{slug(token or pictures[0].stem)}"
     place = _place(output, run / "lora.safetensors", asked, require_free)
-    with _shown("LoRA") as bars:
-        _tell(train(pictures, run, recipe, place, resume=asked.resume, **bars))
+    _learn("LoRA", train, pictures, run, recipe, place, asked)
 
 
 @shared_flags()
@@ -204,9 +209,7 @@ def finetune(
     recipe = asked.settled(FinetuneRecipe(), average=average, empty=empty, gamma=gamma, noise_offset=noise_offset)
     run = asked.run or Path("runs") / f"finetune-{slug(pictures[0].stem)}"
     place = _place(output, run / "model", asked, require_free_model)
-    overwrite = asked.overwrite or output is None
-    with _shown("fine-tuning") as bars:
-        _tell(train(pictures, run, recipe, place, overwrite=overwrite, resume=asked.resume, **bars))
+    _learn("fine-tuning", train, pictures, run, recipe, place, asked, own=output is None)
 
 
 @shared_flags()
@@ -253,9 +256,62 @@ def dreambooth(
     run = asked.run or Path("runs") / f"dreambooth-{slug(token)}"
     own, check = ("lora.safetensors", require_free) if as_lora else ("model", require_free_model)
     place = _place(output, run / own, asked, check)
-    overwrite = asked.overwrite or output is None
-    with _shown("DreamBooth") as bars:
-        _tell(train(pictures, run, recipe, place, overwrite=overwrite, resume=asked.resume, **bars))
+    _learn("DreamBooth", train, pictures, run, recipe, place, asked, own=output is None)
+
+
+@shared_flags(without=("flip",))
+def distill(
+    asked: Learning,
+    prompts: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PROMPTS",
+            help="A .txt file with a prompt on each line, or captioned pictures, of which the captions are read.",
+            show_default="the concepts that the embedded model knows",
+        ),
+    ] = None,
+    jumps: Annotated[
+        int | None, typer.Option("--jumps", metavar="N", min=1, help="Steps to draw in afterwards.", show_default="4")
+    ] = None,
+    teacher_steps: Annotated[
+        int | None,
+        typer.Option("--teacher-steps", metavar="N", min=1, help="The teacher's; N times --jumps.", show_default="8"),
+    ] = None,
+    trajectories: Annotated[
+        int | None,
+        typer.Option("--trajectories", metavar="N", min=1, help="Drawings of the teacher.", show_default="1600"),
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", metavar="SCALE", help="The teacher's.", show_default="the model's own")
+    ] = None,
+    rank: RankFlag = None,
+    layout: LayoutFlag = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", show_default="RUN/fast.safetensors")
+    ] = None,
+) -> None:
+    """Distil: a LoRA with which the model draws in 4 steps without guidance what took 25 guided ones.
+
+    No pictures are needed: the model draws what is learnt from. Lay the file into the model's folder as
+    `fast.safetensors`, or beside its file as `NAME.fast.safetensors`, and `--fast` uses it. For example:
+
+    ```sh
+    fromnoise train distill -o fast.safetensors
+    fromnoise train distill prompts.txt --model SD15/ --teacher-steps 24 --batch 4 -o SD15/fast.safetensors
+    fromnoise "a fox" --model SD15/ --fast
+    ```
+    """
+    from fromnoise.training.tuning.distill import DistillRecipe, train
+    from fromnoise.training.tuning.running import require_free
+
+    recipe = asked.settled(
+        DistillRecipe(), jumps=jumps, teacher_steps=teacher_steps, trajectories=trajectories, guidance=guidance,
+        rank=rank, layout=layout and layout.value,
+    )  # fmt: skip
+    run = asked.run or Path("runs") / "distill"
+    place = _place(output, run / "fast.safetensors", asked, require_free)
+    with progress("the teacher's drawings") as told, training_progress("distilling") as show:
+        _tell(train(prompts or [], run, recipe, place, resume=asked.resume, told=told, show=show))
 
 
 COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
@@ -264,6 +320,7 @@ COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "lora": lora,
         "dreambooth": dreambooth,
         "finetune": finetune,
+        "distill": distill,
         **learning.PARTS,
     }
 )
@@ -287,12 +344,26 @@ def _place(output: Path | None, own: Path, asked: Learning, check: Callable[...,
     return own if output is None else check(output, overwrite=asked.overwrite)
 
 
-@contextmanager
-def _shown(what: str) -> Iterator[dict[str, Any]]:
-    """The progress of reading pictures, then of training."""
+def _learn(
+    what: str,
+    train: Callable[..., Result],
+    pictures: list[Path],
+    run: Path,
+    recipe: Any,
+    place: Path,
+    asked: Learning,
+    *,
+    own: bool = False,
+) -> None:
+    """Train with progress of reading pictures, then of training. The run's own model may be replaced."""
+    overwrite = asked.overwrite or own
     with progress("reading pictures") as told, training_progress(what) as show:
-        yield {"told": told, "show": show}
+        _tell(train(pictures, run, recipe, place, resume=asked.resume, told=told, show=show, overwrite=overwrite))
 
 
 def _tell(result: Result) -> None:
-    print(result.path)
+    """The result's place; of several processes one says it."""
+    from fromnoise.training.processes import launched
+
+    if launched().main:
+        print(result.path)

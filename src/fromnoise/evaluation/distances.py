@@ -26,24 +26,13 @@ class KernelDistance:
     subset_size: int
 
 
-def kid(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> KernelDistance:
-    """Kernel inception distance (Binkowski et al. 2018): the unbiased squared MMD, as a mean over random subsets.
-
-    About 0 for features of one distribution, and negative as often as positive there. Subsets are no larger than the
-    smaller side, and half of it where it is small, so that they differ.
-    """
-    size = min(subset_size, max(2, min(len(x), len(y)) // 2))
-    own = generator("kid", seed)
-    values = torch.stack([squared_mmd(_pick(x, size, own), _pick(y, size, own)) for _ in range(subsets)])
-    return KernelDistance(float(values.mean()), float(values.std()), subsets, size)
-
-
 def kid_of_pairs(x: Tensor, y: Tensor, *, splits: int = 100, seed: int = 0) -> KernelDistance | None:
-    """The same for two clouds whose rows k show one thing: a drawing, say, and the picture it was to be.
+    """Kernel inception distance (Binkowski et al. 2018) of two clouds whose rows k show one thing.
 
-    Rows that belong together are no independent samples, which the unbiased estimate takes for granted. So in each
-    of `splits` random halvings one cloud's first half is held against the other's second half, and the reverse. With
-    y for x as well it says how far equal clouds of this size seem apart. None for fewer than four rows.
+    A drawing, say, and the picture it was to be. About 0 for clouds of one distribution, and as often negative. Rows
+    that belong together are no independent samples, which the unbiased estimate takes for granted. So in each of
+    `splits` random halvings one cloud's first half is held against the other's second half, and the reverse. With y for
+    x as well it says how far equal clouds of this size seem apart. None for fewer than four rows.
     """
     half = len(x) // 2
     if half < 2:
@@ -108,7 +97,3 @@ def _mean_of_pairs(kernel: Tensor) -> Tensor:
     """The mean over pairs of two different pictures."""
     n = len(kernel)
     return (kernel.sum() - kernel.trace()) / (n * (n - 1))
-
-
-def _pick(x: Tensor, size: int, own: torch.Generator) -> Tensor:
-    return x[torch.randperm(len(x), generator=own)[:size]]

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fromnoise.diffusion.denoiser import denoiser
-from fromnoise.diffusion.guidance import batched_pair, classifier_free
-from fromnoise.diffusion.samplers import SAMPLERS
+from fromnoise.diffusion.samplers import SAMPLERS, TWO_DENOISERS
 from fromnoise.images.convert import to_tensor
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.pipeline import Pipeline
+from fromnoise.pipeline.guiding import plan
+from fromnoise.pipeline.network import Network, Said, reusing
 from fromnoise.request import Request
 from fromnoise.runtime.seeds import PictureNoise
 
@@ -48,14 +48,20 @@ def _latents(pipe: Pipeline, prompts: Sequence[str], settings: Request) -> Tenso
     sigmas = pipe.sigmas(settings)
     x = noise().to(pipe.device) * pipe.scheduler.first_scale(settings, float(sigmas[0]))
     words = pipe.prompts.encode([*prompts, settings.negative]).to(pipe.device, pipe.dtype)
-    both = torch.cat([words[count:].repeat(count).words, words[:count].words])
-
-    def predict(noisy: Tensor, time: Tensor) -> Tensor:
-        return pipe.unet(noisy.to(pipe.dtype), time, both).float()
-
-    single = denoiser(predict, pipe.scheduler.schedule, pipe.scheduler.prediction)
-    assert settings.guidance is not None
-    denoise = classifier_free(batched_pair(single), settings.guidance)
+    said = Said((words[:count],), words[count:].repeat(count))
+    network = Network(
+        pipe.unet,
+        pipe.scheduler.training(settings),
+        pipe.scheduler.prediction,
+        sigmas,
+        lambda step: said,
+        count=1,  # of every prompt; the words are a batch already
+        adapted=pipe.wardrobe(settings),
+        merge=settings.merge or 0.0,
+        reuse=reusing(settings, (), pipe.device),
+    )
+    guided = plan(settings, sigmas, (1.0,), embedded=False).start(network, pipe.scheduler.prediction)
+    denoise = guided.both if settings.sampler in TWO_DENOISERS else guided
     for step in SAMPLERS[settings.sampler or ""](denoise, x, sigmas, noise=noise):
         x = step.x
     return x

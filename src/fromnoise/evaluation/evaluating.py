@@ -50,17 +50,18 @@ def evaluate(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
+    fast: bool = False,
     judge: Path = JUDGE,
     show: Show | None = None,
 ) -> Report:
     """Draw what trained pairs, held-out pairs and reworded prompts ask for, and measure it, offline.
 
-    `pictures` bounds how many of each kind are drawn; `steps` and `guidance` default to a Request's. `model` None is
+    `pictures` bounds how many of each kind are drawn; `steps`, `guidance` and `fast` are a Request's. `model` None is
     the embedded one, `judge` the folder that `prepare` filled. Raises UsageError when there is no such model.
     """
     started = time.monotonic()
     pipe, trained, reference = load(model), load_judge(judge), load_reference(judge)
-    given = {"steps": steps, "guidance": guidance}
+    given = {"steps": steps, "guidance": guidance, "fast": fast}
     settings = pipe.resolve(Request(seed=seed, **{name: value for name, value in given.items() if value is not None}))
     prompts = choose(reference, pictures, seed)
     images = draw(pipe, [each.text for each in prompts], settings, show=show)
@@ -188,4 +189,4 @@ def _counted(found: Tensor) -> Estimate:
 def _settings(settings: Request) -> dict[str, str | int | float | None]:
     """What matters for drawing these pictures again."""
     values = asdict(settings)
-    return {name: values[name] for name in ("seed", "steps", "guidance", "sampler", "schedule", "size")}
+    return {name: values[name] for name in ("seed", "steps", "guidance", "sampler", "schedule", "size", "fast")}

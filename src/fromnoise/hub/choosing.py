@@ -30,6 +30,9 @@ ADAPTERS = (
 )
 """Names that other tools publish adapters under, with what belongs to each; the first that is there is taken."""
 
+FEW_STEPS = "fast.safetensors"
+"""The LoRA of a folder of ours that makes its model draw in a few steps."""
+
 PAPERS = ("README*", "LICENSE*", "LICENCE*", "NOTICE*", "concepts.*")
 SINGLE = (".safetensors", ".ckpt", ".pt")
 SHOWN = 8
@@ -71,6 +74,7 @@ def _folder(files: Sequence[str], variant: str | None) -> Iterator[str]:
         if not weights:
             raise UsageError(f"its {part} has no weights that fromnoise reads ({' or '.join(ENDINGS)})")
         yield from weights
+    yield from (file for file in files if file == FEW_STEPS)
 
 
 def _root(files: Sequence[str], variant: str | None) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fromnoise.request import SAMPLERS, SCHEDULES, Control, Request
+from fromnoise.request import SAMPLERS, SCHEDULES, TILE_SHARE, UPSCALERS, Control, Hires, Request
 
 MISSING_MEANS = MappingProxyType({"Clip skip": "1", "RNG": "GPU", "Schedule type": "Automatic"})
 """What a settings line leaves out because it was the web UI's default."""
@@ -60,6 +60,43 @@ def _said(value: float) -> str | None:
     return f"{value:g}" if value else None
 
 
+def _strength(request: Request) -> str | None:
+    """The second pass's where there is one, as in the web UI; else image to image's."""
+    if request.hires is not None:
+        return _number(request.hires.strength)
+    return None if request.init is None else _number(request.strength)
+
+
+def _second(request: Request, part: str) -> str | None:
+    """What the second pass of a drawing says of itself."""
+    return None if request.hires is None or request.init is not None else _of_hires(request.hires)[part]
+
+
+def _enlarging(request: Request, part: str) -> str | None:
+    """What upscaling says of itself: in the names of the web UI's script "SD upscale", as far as it has any."""
+    return None if request.hires is None or request.init is None else _of_hires(request.hires)[part]
+
+
+def _first(request: Request, part: str) -> str | None:
+    """What a branch's first steps were told; None for nothing."""
+    return None if request.begun is None else getattr(request.begun, part) or None
+
+
+def _of_hires(hires: Hires) -> dict[str, str | None]:
+    return {
+        "scale": _number(hires.scale),
+        "steps": None if hires.steps is None else str(hires.steps),
+        "upscaler": UPSCALERS[hires.upscaler],
+        "overlap": None if hires.tile is None else str(hires.tile // TILE_SHARE),
+    }
+
+
+def _hashes(request: Request, kind: str) -> str | None:
+    """`name: hash, name: hash`, as the web UI writes them; None without any."""
+    said = [f"{re.sub('[,:]', ' ', each.name)}: {each.hash}" for each in request.hashes if each.kind == kind]
+    return ", ".join(said) or None
+
+
 def _control(control: Control) -> str:
     parts = {
         "Model": re.sub(r"[,:\n]", " ", control.model),
@@ -80,11 +117,23 @@ WRITTEN: Mapping[str, Callable[[Request], object]] = MappingProxyType(
         "Size": lambda request: request.size and "{}x{}".format(*request.size),
         "Model hash": lambda request: request.model_hash,
         "Model": lambda request: request.model,
-        "Denoising strength": lambda request: None if request.init is None else _number(request.strength),
+        "Denoising strength": lambda request: _strength(request),
         "Clip skip": lambda request: request.clip_skip,
         "RNG": lambda request: None if request.like == "a1111" else "CPU",
         "Emphasis": lambda request: "None" if request.weighting == "none" else None,
-        "Mask blur": lambda request: None if request.mask is None else 0,
+        "Hires upscale": lambda request: _second(request, "scale"),
+        "Hires steps": lambda request: _second(request, "steps"),
+        "Hires upscaler": lambda request: _second(request, "upscaler"),
+        "SD upscale overlap": lambda request: _enlarging(request, "overlap"),
+        "SD upscale upscaler": lambda request: _enlarging(request, "upscaler"),
+        "Lora hashes": lambda request: _hashes(request, "lora"),
+        "TI hashes": lambda request: _hashes(request, "embedding"),
+        "Variation seed": lambda request: request.variation_seed if request.variation else None,
+        "Variation seed strength": lambda request: _said(request.variation),
+        "Tiling": lambda request: "True" if request.tile == "xy" else request.tile,
+        "Mask blur": lambda request: None if request.mask is None else request.mask_blur,
+        "Inpaint area": lambda request: None if request.mask_padding is None else "Only masked",
+        "Masked area padding": lambda request: request.mask_padding,
         "Weighting": lambda request: "comfyui" if request.weighting == "comfyui" else None,
         "Like": lambda request: request.like,
         "CFG rescale": lambda request: _said(request.rescale),
@@ -92,11 +141,17 @@ WRITTEN: Mapping[str, Callable[[Request], object]] = MappingProxyType(
         "APG": lambda request: request.apg and "{:g}/{:g}/{:g}".format(*request.apg),
         "Dynamic thresholding": lambda request: _number(request.threshold),
         "PAG scale": lambda request: _said(request.pag),
+        "Upscale by": lambda request: _enlarging(request, "scale"),
+        "First steps": lambda request: request.begun and request.begun.steps,
+        "First prompt": lambda request: _first(request, "prompt"),
+        "First negative prompt": lambda request: _first(request, "negative"),
+        "First CFG scale": lambda request: request.begun and _number(request.begun.guidance),
     }
 )
 """Keys in the order in which they are written, and what each says of a request; None is left out.
 
-The web UI's own keys and values as far as "Mask blur" (modules/processing.py, `create_infotext`), then ours.
+The web UI's own keys and values as far as "Masked area padding" (where "Tiling" is "x" or "y" for one axis, which it
+takes for both; modules/processing.py, `create_infotext`), then ours.
 """
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.models.config import Config
+from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
 
@@ -133,7 +134,7 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths = config.block_out_channels
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         before = (widths[0], *widths)
         self.down_blocks = nn.ModuleList(
             Block(
@@ -145,7 +146,7 @@ class Encoder(nn.Module):
         )
         self.mid_block = MidBlock(config)
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 2 * latent_channels, h, w)."""
@@ -169,7 +170,7 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         widths = config.block_out_channels[::-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid_block = MidBlock(config)
         before = (widths[0], *widths)
         self.up_blocks = nn.ModuleList(
@@ -181,7 +182,7 @@ class Decoder(nn.Module):
             for level, width in enumerate(widths)
         )
         self.conv_norm_out = GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, latent_channels, h, w) to (B, 3, H, W)."""
@@ -206,8 +207,8 @@ class Autoencoder(nn.Module):
         self.config = config
         channels = config.latent_channels
         self.encoder = Encoder(config)
-        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1) if config.use_quant_conv else nn.Identity()
-        self.post_quant_conv = nn.Conv2d(channels, channels, 1) if config.use_post_quant_conv else nn.Identity()
+        self.quant_conv = Conv2d(2 * channels, 2 * channels, 1) if config.use_quant_conv else nn.Identity()
+        self.post_quant_conv = Conv2d(channels, channels, 1) if config.use_post_quant_conv else nn.Identity()
         self.decoder = Decoder(config)
 
     def distribution(self, pictures: Tensor) -> Gaussian:

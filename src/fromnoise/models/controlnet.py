@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fromnoise.models.extras import NO_EXTRAS, Control, Extras
 from fromnoise.models.unet_blocks import Trunk, TrunkConfig
+from fromnoise.nn.convolution import Conv2d
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class HintEmbedding(nn.Module):
     def __init__(self, config: ControlNetConfig) -> None:
         super().__init__()
         widths = config.conditioning_embedding_out_channels
-        self.conv_in = nn.Conv2d(config.conditioning_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.conditioning_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
         for one, two in pairwise(widths):
-            self.blocks.append(nn.Conv2d(one, one, 3, padding=1))
-            self.blocks.append(nn.Conv2d(one, two, 3, padding=1, stride=2))
-        self.conv_out = nn.Conv2d(widths[-1], config.block_out_channels[0], 3, padding=1)
+            self.blocks.append(Conv2d(one, one, 3, padding=1))
+            self.blocks.append(Conv2d(one, two, 3, padding=1, stride=2))
+        self.conv_out = Conv2d(widths[-1], config.block_out_channels[0], 3, padding=1)
 
     def forward(self, hint: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, C, h, w)."""
@@ -59,9 +60,9 @@ class ControlNet(Trunk):
         super().__init__(config)
         self.config = config
         self.controlnet_cond_embedding = HintEmbedding(config)
-        self.controlnet_down_blocks = nn.ModuleList(nn.Conv2d(width, width, 1) for width in _kept_widths(config))
+        self.controlnet_down_blocks = nn.ModuleList(Conv2d(width, width, 1) for width in _kept_widths(config))
         width = config.block_out_channels[-1]
-        self.controlnet_mid_block = nn.Conv2d(width, width, 1)
+        self.controlnet_mid_block = Conv2d(width, width, 1)
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor, hint: Tensor, extras: Extras = NO_EXTRAS) -> Control:
         """The U-Net's own inputs and a picture `hint` (B or 1, 3, H, W) in [0, 1], as large as what is drawn."""

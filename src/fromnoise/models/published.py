@@ -19,6 +19,7 @@ class Family:
 
     `pipeline_class` is model_index.json's `_class_name`, None where only lone parts are published. `scheduler` is
     scheduler_config.json; `tokenizers` gives by folder name what differs between CLIP's published tokenizers.
+    `zero_negative` is model_index.json's `force_zeros_for_empty_prompt`, which only SDXL has.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Family:
     parts: Mapping[str, Json]
     scheduler: Json = field(default_factory=dict)
     tokenizers: Mapping[str, Json] = field(default_factory=dict)
+    zero_negative: bool = True
 
 
 UNET_SD1: Json = {
@@ -209,6 +211,10 @@ CONTROLNET_SD1: Json = {
     "projection_class_embeddings_input_dim": None,
     "upcast_attention": False,
 }
+CONTROLNET_SD2: Json = {
+    **CONTROLNET_SD1,
+    **{name: UNET_SD2[name] for name in ("attention_head_dim", "cross_attention_dim", "use_linear_projection")},
+}
 CONTROLNET_SDXL: Json = {
     **CONTROLNET_SD1,
     **{name: UNET_SDXL[name] for name in UNET_SDXL if name in CONTROLNET_SD1 and name != "_class_name"},
@@ -277,6 +283,7 @@ FAMILIES: Mapping[str, Family] = {
             "lcm", "Latent consistency model on SD 1.5", "LatentConsistencyModelPipeline", LCM, time_cond_proj_dim=256
         ),
         Family("controlnet-sd1", "ControlNet for SD 1.x", None, {"controlnet": CONTROLNET_SD1}),
+        Family("controlnet-sd2", "ControlNet for SD 2.x", None, {"controlnet": CONTROLNET_SD2}),
         Family("controlnet-sdxl", "ControlNet for SDXL", None, {"controlnet": CONTROLNET_SDXL}),
         Family("taesd", "Tiny autoencoder for SD 1.x and 2.x", None, {"vae": TAESD}),
         Family("taesdxl", "Tiny autoencoder for SDXL", None, {"vae": TAESD}),

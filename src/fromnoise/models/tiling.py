@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.models.autoencoder import Autoencoder, Decoder, Encoder
+from fromnoise.nn.circular import wrap
 
 TILE, OVERLAP = 64, 16
 """Sides of a tile and of what neighbours share, in latents: 512 and 128 pixels for the published autoencoders."""
@@ -28,6 +29,18 @@ def decode_tiled(autoencoder: Autoencoder, latents: Tensor, tile: int = TILE, ov
     coarse = autoencoder.decoder.coarse(autoencoder.post_quant_conv(latents / autoencoder.config.scaling_factor))
     grow = autoencoder.config.factor
     return _blended(_shared(autoencoder.decoder, coarse, tile), coarse, tile, overlap, grow=grow)
+
+
+def decode_circular(autoencoder: Autoencoder, latents: Tensor, axes: str) -> Tensor:
+    """What `decode_tiled` gives, nearly, for a texture whose opposite edges meet along `axes` ("x", "y" or "xy").
+
+    It decodes a little of the opposite edges too, and cuts it off.
+    """
+    wide, high = OVERLAP * ("x" in axes), OVERLAP * ("y" in axes)
+    high, wide = (min(each, side) for each, side in zip((high, wide), latents.shape[-2:], strict=True))
+    pictures = decode_tiled(autoencoder, wrap(latents, wide, high))
+    rows, columns = (each * autoencoder.config.factor for each in (high, wide))
+    return pictures[..., rows : pictures.shape[-2] - rows, columns : pictures.shape[-1] - columns]
 
 
 def encode_tiled(
@@ -106,19 +119,36 @@ def _blended(
     run: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, shrink: int = 1, grow: int = 1
 ) -> Tensor:
     """`run` over tiles of x; a latent is `shrink` wide in x and `grow` in what comes out."""
+    height, width = (side // shrink for side in x.shape[-2:])
+
+    def run_at(rows: slice, columns: slice) -> Tensor:
+        return run(x[..., _scaled(rows, shrink), _scaled(columns, shrink)])
+
+    return over_tiles(run_at, (height, width), tile, overlap, grow).to(x.dtype)
+
+
+def over_tiles(
+    run: Callable[[slice, slice], Tensor], size: tuple[int, int], tile: int, overlap: int, grow: int = 1
+) -> Tensor:
+    """What `run(rows, columns)` gives for overlapping tiles of (height, width), blended where they overlap.
+
+    Each answer (B, C, h, w) is `grow` times as large as its tile; the whole is float32.
+    """
     if not 0 <= overlap < tile:
         raise ValueError(f"tiles of {tile} latents can't overlap by {overlap}")
-    height, width = (side // shrink for side in x.shape[-2:])
-    total, weights = None, torch.zeros(height * grow, width * grow, device=x.device)
+    height, width = size
+    total = weights = torch.empty(0)
     for rows, row_fade in _spans(height, tile, overlap, grow):
         for columns, column_fade in _spans(width, tile, overlap, grow):
-            part = run(x[..., _scaled(rows, shrink), _scaled(columns, shrink)])
-            fade, place = (row_fade[:, None] * column_fade).to(x.device), (_scaled(rows, grow), _scaled(columns, grow))
-            total = part.new_zeros(*part.shape[:2], *weights.shape, dtype=torch.float32) if total is None else total
+            part = run(rows, columns)
+            if not len(total):
+                total = part.new_zeros(*part.shape[:2], height * grow, width * grow, dtype=torch.float32)
+                weights = torch.zeros(height * grow, width * grow, device=part.device)
+            place = _scaled(rows, grow), _scaled(columns, grow)
+            fade = (row_fade[:, None] * column_fade).to(part.device)
             total[..., *place] += part * fade
             weights[place] += fade
-    assert total is not None
-    return (total / weights).to(x.dtype)
+    return total / weights
 
 
 def _scaled(span: slice, by: int) -> slice:

@@ -6,15 +6,16 @@ Shapes: B batch, C channels, h and w of the latents, M words of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fromnoise.models.extras import NO_EXTRAS, Control, Extras
-from fromnoise.models.unet_blocks import Trunk, TrunkConfig, UpBlock
+from fromnoise.models.extras import NO_EXTRAS, Extras, Reuse
+from fromnoise.models.unet_blocks import DownBlock, Trunk, TrunkConfig, UpBlock
+from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
 
 
@@ -56,7 +57,7 @@ class UNet(Trunk):
         levels = reversed(range(len(config.block_out_channels)))
         self.up_blocks = nn.ModuleList(UpBlock(config, level, attends[level]) for level in levels)
         self.conv_norm_out = GroupNorm(config.norm_num_groups, width, eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(width, config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(width, config.out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor, extras: Extras = NO_EXTRAS) -> Tensor:
         """Latents (B, in_channels, h, w), timesteps (B,) in [0, 1000), words (B, M, C) to (B, out_channels, h, w).
@@ -64,14 +65,43 @@ class UNet(Trunk):
         SDXL's networks need `extras.pooled` and `extras.time_ids`; ValueError without.
         """
         embedded = self.embed(time, extras).to(x.dtype)
-        kept = self.descend(self.conv_in(x), embedded, words)
-        x = self.mid_block(kept[-1], embedded, words, extras.perturbed)
-        if extras.control is not None:
-            x, kept = _controlled(x, kept, extras.control)
-        for block in self.up_blocks:
-            x = block(x, kept, embedded, words)
+        x = self.conv_in(x)
+        outermost = self.up_blocks[-1]
+        assert isinstance(outermost, UpBlock)
+        layers = range(len(outermost.resnets))
+        first = len(layers) - self._outer(extras.reuse)
+        deep = None if extras.reuse is None else extras.reuse.take(len(x))
+        if deep is None:
+            deep, kept = self._deep(x, embedded, words, extras)
+            deep = outermost.layers(layers[:first], deep, kept, embedded, words, extras.merge)
+            if extras.reuse is not None:
+                extras.reuse.keep(deep)
+        else:
+            kept = self._shallow(x, embedded, words, extras)
+        x = outermost.layers(layers[first:], deep, kept, embedded, words, extras.merge)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
+    def _outer(self, reuse: Reuse | None) -> int:
+        """How many of the outermost layers are computed at every call; at most those of the finest level."""
+        return 0 if reuse is None else min(reuse.layers, self.config.layers_per_block + 1)
 
-def _controlled(x: Tensor, kept: list[Tensor], control: Control) -> tuple[Tensor, list[Tensor]]:
-    return x + control.mid, [one + two for one, two in zip(kept, control.down, strict=True)]
+    def _deep(self, x: Tensor, embedded: Tensor, words: Tensor, extras: Extras) -> tuple[Tensor, list[Tensor]]:
+        """All the way down, through the middle and up to the finest level, with the maps still to be joined there."""
+        kept = self.descend(x, embedded, words, extras.merge)
+        x = self.mid_block(kept[-1], embedded, words, extras.perturbed)
+        if extras.control is not None:
+            x, kept = x + extras.control.mid, _controlled(kept, extras.control.down)
+        for block in self.up_blocks[:-1]:
+            x = block(x, kept, embedded, words, extras.merge)
+        return x, kept
+
+    def _shallow(self, x: Tensor, embedded: Tensor, words: Tensor, extras: Extras) -> list[Tensor]:
+        """The first maps of the way down, as many as the outermost layers join."""
+        count, finest = self._outer(extras.reuse), self.down_blocks[0]
+        assert isinstance(finest, DownBlock)
+        kept = [x, *finest.layers(count - 1, x, embedded, words, extras.merge)]
+        return kept if extras.control is None else _controlled(kept, extras.control.down[:count])
+
+
+def _controlled(kept: Sequence[Tensor], added: Sequence[Tensor]) -> list[Tensor]:
+    return [one + two for one, two in zip(kept, added, strict=True)]

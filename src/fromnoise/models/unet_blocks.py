@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fromnoise.models.config import Config
 from fromnoise.models.extras import Extras
 from fromnoise.nn.attention import SpatialTransformer
+from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.embedding import TimestepEmbedding, guidance_sinusoids, sinusoids
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
 
@@ -66,6 +67,11 @@ class TrunkConfig(Config):
         return _at(self.transformer_layers_per_block, level)
 
     @property
+    def finest_attention(self) -> int | None:
+        """The finest level that attends, which has the most tokens; None where none does."""
+        return next((level for level, kind in enumerate(self.down_block_types) if "CrossAttn" in kind), None)
+
+    @property
     def time_channels(self) -> int:
         """Width of the embedded time."""
         return 4 * self.block_out_channels[0]
@@ -96,13 +102,16 @@ class Block(nn.Module):
 
     def __init__(self, config: TrunkConfig, widths: list[tuple[int, int]], level: int, attends: bool) -> None:
         super().__init__()
+        self.merges = level == config.finest_attention
         self.resnets = nn.ModuleList(_resnet(config, *pair) for pair in widths)
         self.attentions = nn.ModuleList(_transformer(config, out, level) for _, out in widths if attends)
 
-    def layer(self, index: int, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
-        """Residual block `index` and its transformer."""
+    def layer(self, index: int, x: Tensor, time: Tensor, words: Tensor, merge: float = 0.0) -> Tensor:
+        """Residual block `index` and its transformer, which merges tokens where it has the most of them."""
         x = self.resnets[index](x, time)
-        return self.attentions[index](x, words) if len(self.attentions) else x
+        if not len(self.attentions):
+            return x
+        return self.attentions[index](x, words, merge=merge if self.merges else 0.0)
 
 
 class DownBlock(Block):
@@ -115,14 +124,20 @@ class DownBlock(Block):
         super().__init__(config, pairs, level, "CrossAttn" in config.down_block_types[level])
         self.downsamplers = nn.ModuleList([Downsample(here)] if level < len(widths) - 1 else [])
 
-    def forward(self, x: Tensor, time: Tensor, words: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, time: Tensor, words: Tensor, merge: float = 0.0) -> list[Tensor]:
         """The maps made at this level, the last of them the one to go on with."""
-        made: list[Tensor] = []
-        for index in range(len(self.resnets)):
-            x = self.layer(index, x, time, words)
-            made.append(x)
+        made = self.layers(len(self.resnets), x, time, words, merge)
+        x = made[-1]
         for downsample in self.downsamplers:
             made.append(downsample(x))
+        return made
+
+    def layers(self, count: int, x: Tensor, time: Tensor, words: Tensor, merge: float = 0.0) -> list[Tensor]:
+        """The maps that the first `count` layers make."""
+        made: list[Tensor] = []
+        for index in range(count):
+            x = self.layer(index, x, time, words, merge)
+            made.append(x)
         return made
 
 
@@ -152,12 +167,19 @@ class UpBlock(Block):
         super().__init__(config, pairs, level, attends)
         self.upsamplers = nn.ModuleList([Upsample(here)] if level > 0 else [])
 
-    def forward(self, x: Tensor, kept: list[Tensor], time: Tensor, words: Tensor) -> Tensor:
+    def forward(self, x: Tensor, kept: list[Tensor], time: Tensor, words: Tensor, merge: float = 0.0) -> Tensor:
         """Takes its share from the end of `kept`; the size of the next one there is the size to grow to."""
-        for index in range(len(self.resnets)):
-            x = self.layer(index, torch.cat([x, kept.pop()], dim=1), time, words)
+        x = self.layers(range(len(self.resnets)), x, kept, time, words, merge)
         for upsample in self.upsamplers:
             x = upsample(x, kept[-1].shape[-2:])
+        return x
+
+    def layers(
+        self, which: range, x: Tensor, kept: list[Tensor], time: Tensor, words: Tensor, merge: float = 0.0
+    ) -> Tensor:
+        """Some of its layers, each with the last of `kept`."""
+        for index in which:
+            x = self.layer(index, torch.cat([x, kept.pop()], dim=1), time, words, merge)
         return x
 
 
@@ -168,7 +190,7 @@ class Trunk(nn.Module):
         super().__init__()
         self._trunk, self._guidance_channels = config, guidance_channels
         widths, time = config.block_out_channels, config.time_channels
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], time, guidance_channels)
         if config.addition_embed_type is not None:
             assert config.projection_class_embeddings_input_dim is not None
@@ -199,9 +221,9 @@ class Trunk(nn.Module):
         waves = sinusoids(sizes.flatten(), config.addition_time_embed_dim, flip, shift)
         return torch.cat([pooled, waves.unflatten(0, sizes.shape).flatten(1).to(pooled.dtype)], dim=-1)
 
-    def descend(self, x: Tensor, embedded: Tensor, words: Tensor) -> list[Tensor]:
+    def descend(self, x: Tensor, embedded: Tensor, words: Tensor, merge: float = 0.0) -> list[Tensor]:
         """Every map made on the way down, the first of them `x`."""
         kept = [x]
         for block in self.down_blocks:
-            kept += block(kept[-1], embedded, words)
+            kept += block(kept[-1], embedded, words, merge)
         return kept

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
+from fromnoise.nn.token_merging import Merging, merging
+
+ROWS = 512
+"""Queries that attend together in `_by_rows`: their scores stay in a core's second-level cache."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) of (B, H, N, D) on (B, H, M, D)."""
-    return F.scaled_dot_product_attention(q, k, v)
+    return _by_rows(q, k, v) if _rows_pay(q, k) else F.scaled_dot_product_attention(q, k, v)
+
+
+def _rows_pay(q: Tensor, k: Tensor) -> bool:
+    """Many bfloat16 tokens on a CPU without AMX tiles, where torch's fused kernel is half as fast as its products."""
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu" or min(q.shape[-2], k.shape[-2]) < 2 * ROWS:
+        return False
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return not torch.cpu._is_amx_tile_supported()
+
+
+def _by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same, one head and `ROWS` queries at a time, in products that oneDNN is fastest with."""
+    mixed = torch.empty_like(q, memory_format=torch.contiguous_format)
+    q, turned = q * q.shape[-1] ** -0.5, k.transpose(-2, -1)
+    for head in product(range(q.shape[0]), range(q.shape[1])):
+        for some, into in zip(q[head].split(ROWS), mixed[head].split(ROWS), strict=True):
+            torch.mm((some @ turned[head]).softmax(-1), v[head], out=into)
+    return mixed
 
 
 class Attention(nn.Module):
@@ -60,8 +88,24 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, inner)."""
+        if self._fuses(x):
+            return self._fused(x)
         value, gate = self.proj(x).chunk(2, dim=-1)
         return value * F.gelu(gate)
+
+    def _fuses(self, x: Tensor) -> bool:
+        """In bfloat16 on a CPU, unless an adapter sits beside the projection or something records what happens."""
+        if {x.dtype, self.proj.weight.dtype} != {torch.bfloat16} or x.device.type != "cpu" or torch.is_grad_enabled():
+            return False
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or not torch.backends.mkldnn.is_available():
+            return False
+        return "forward" not in self.proj.__dict__ and not self.proj._forward_hooks
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """The same with GELU and the product inside oneDNN's kernels, without the passes over memory that they cost."""
+        (value, gate), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
+        opened = torch.ops.mkldnn._linear_pointwise(x, gate, gate_bias, "gelu", [], "none")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, opened, value, value_bias, "mul")
 
 
 class FeedForward(nn.Module):
@@ -88,9 +132,22 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
-        """(B, N, C) and words (B, M, context_channels) to (B, N, C); `perturbed` is self-attention's."""
-        x = x + self.attn1(self.norm1(x), perturbed=perturbed)
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        perturbed: Tensor | None = None,
+        merge: Callable[[Tensor], Merging | None] | None = None,
+    ) -> Tensor:
+        """(B, N, C) and words (B, M, context_channels) to (B, N, C).
+
+        `perturbed` is self-attention's; `merge` says which of its tokens become one.
+        """
+        merged = None if merge is None else merge(x)
+        if merged is None:
+            x = x + self.attn1(self.norm1(x), perturbed=perturbed)
+        else:
+            x = x + merged.unmerge(self.attn1(merged.merge(self.norm1(x)), perturbed=perturbed))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
@@ -114,18 +171,22 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         self.linear = linear
         self.norm = GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.proj_in = nn.Linear(channels, channels) if linear else Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context_channels, upcast) for _ in range(depth)
         )
-        self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Linear(channels, channels) if linear else Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None) -> Tensor:
-        """A map (B, C, h, w) and words (B, M, context_channels) to a map (B, C, h, w)."""
+    def forward(self, x: Tensor, context: Tensor, perturbed: Tensor | None = None, merge: float = 0.0) -> Tensor:
+        """A map (B, C, h, w) and words (B, M, context_channels) to a map (B, C, h, w).
+
+        `merge` is the share of the pixels that self-attention does without (see `nn.token_merging`).
+        """
         height, width = x.shape[-2:]
+        merges = partial(merging, size=(height, width), share=merge) if merge else None
         tokens = self._to_tokens(self.norm(x))
         for block in self.transformer_blocks:
-            tokens = block(tokens, context, perturbed)
+            tokens = block(tokens, context, perturbed, merges)
         return x + self._to_map(tokens, height, width)
 
     def _to_tokens(self, x: Tensor) -> Tensor:

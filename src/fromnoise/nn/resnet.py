@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
 
 
@@ -19,13 +20,13 @@ class ResnetBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = GroupNorm(groups, in_channels, eps=eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         if time_channels is not None:
             self.time_emb_proj = nn.Linear(time_channels, out_channels)
         self.norm2 = GroupNorm(groups, out_channels, eps=eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+            self.conv_shortcut = Conv2d(in_channels, out_channels, 1)
         self._changes_width = in_channels != out_channels
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
@@ -33,8 +34,8 @@ class ResnetBlock(nn.Module):
         hidden = self.conv1(F.silu(self.norm1(x)))
         if time is not None:
             hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
-        return (self.conv_shortcut(x) if self._changes_width else x) + hidden
+        hidden = F.silu(self.norm2(hidden))  # what it was is not kept while the shortcut is made
+        return self.conv2(hidden, plus=self.conv_shortcut(x) if self._changes_width else x)
 
 
 class Downsample(nn.Module):
@@ -43,7 +44,7 @@ class Downsample(nn.Module):
     def __init__(self, channels: int, padding: int = 1) -> None:
         super().__init__()
         self.padding = padding
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=padding)
+        self.conv = Conv2d(channels, channels, 3, stride=2, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C, h/2, w/2)."""
@@ -55,7 +56,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(B, C, h, w) to (B, C, 2h, 2w), or to `size` where halving had rounded up."""

@@ -9,9 +9,10 @@ from threading import Lock
 
 from torch import nn
 
-from fromnoise.adapters import Adapted, Use, find_adapter, read_adapter, read_embedding
+from fromnoise.adapters import Adapted, Use, adapter_hash, find_adapter, names_in, read_adapter, read_embedding
 from fromnoise.hub import found
-from fromnoise.request import Lora, Request
+from fromnoise.pipeline.fast import fast_lora
+from fromnoise.request import AdapterHash, Lora, Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.text import read
 
@@ -24,8 +25,11 @@ Asked = tuple[tuple[Lora, ...], tuple[str, ...]]
 class Wardrobe:
     """Puts adapters on a pipeline's modules, and keeps the last ones at hand. It may be used from several threads."""
 
-    def __init__(self, modules: Mapping[str, nn.Module], folders: Sequence[Path] = ()) -> None:
-        self.modules, self.folders = modules, folders
+    def __init__(
+        self, modules: Mapping[str, nn.Module], folders: Sequence[Path] = (), model: Path | None = None
+    ) -> None:
+        """`folders` hold the adapters that prompts name; `model` is the file or folder that the modules are from."""
+        self.modules, self.folders, self.model = modules, folders, model
         self._ready: OrderedDict[Asked, Adapted] = OrderedDict()
         self._lock = Lock()
 
@@ -34,7 +38,7 @@ class Wardrobe:
 
         Raises UsageError for an adapter that isn't there, FromnoiseError for one that doesn't fit.
         """
-        asked = (*request.loras, *self.named(request)), request.embeddings
+        asked = self.loras(request), request.embeddings
         with self._lock:
             if asked not in self._ready:
                 self._ready[asked] = self._made(*asked)
@@ -42,6 +46,11 @@ class Wardrobe:
             while len(self._ready) > KEPT:
                 self._ready.popitem(last=False)
             return self._ready[asked]
+
+    def loras(self, request: Request) -> tuple[Lora, ...]:
+        """All that a request uses: the model's few-step one, its own, and those that its prompt names."""
+        fast = (Lora(str(fast_lora(self.model))),) if request.fast else ()
+        return (*fast, *request.loras, *self.named(request))
 
     def named(self, request: Request) -> tuple[Lora, ...]:
         """The `<lora:name:0.8>` tags of the prompt, looked up in the folders; UsageError for other kinds of tags."""
@@ -53,6 +62,33 @@ class Wardrobe:
                 raise UsageError(f"<lora:{tag.name}> needs a folder to look in; give it with --loras FOLDER")
         return tuple(Lora(str(find_adapter(tag.name, self.folders)), tag.unet, tag.text) for tag in tags)
 
+    def file(self, path: str) -> Path:
+        """Where an adapter is: at its path, pulled under that name, or in the folders under the name of its file.
+
+        Raises UsageError naming it when it is nowhere.
+        """
+        wanted = Path(path)
+        if not wanted.expanduser().exists() and wanted.name in (known := names_in(self.folders)):
+            return known[wanted.name]
+        file = found(path)
+        if not file.exists():
+            raise UsageError(f"the adapter {path} isn't there; give its file, or the folder it is in with --loras")
+        return file
+
+    def hashes(self, request: Request) -> tuple[AdapterHash, ...]:
+        """The hashes of all adapters that a request uses, each under its file's name. UsageError for a missing one."""
+        used = [("lora", self.file(each.path)) for each in self.loras(request)]
+        used += [("embedding", self.file(each)) for each in request.embeddings]
+        controls = (found(each.model) for each in request.controls if Path(each.model).expanduser().exists())
+        return tuple(_hash(kind, path) for kind, path in (*used, *(("control", each) for each in controls)))
+
     def _made(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Adapted:
-        uses = [Use(read_adapter(found(each.path)), each.weight, each.text) for each in loras]
-        return Adapted(self.modules, uses, [read_embedding(found(each)) for each in embeddings])
+        uses = [Use(read_adapter(self.file(each.path)), each.weight, each.text) for each in loras]
+        return Adapted(self.modules, uses, [read_embedding(self.file(each)) for each in embeddings])
+
+
+def _hash(kind: str, path: Path) -> AdapterHash:
+    try:
+        return AdapterHash(kind, path.stem, adapter_hash(path, tensors_only=kind == "lora"))
+    except OSError as error:
+        raise UsageError(f"the adapter {path} can't be read: {error.strerror or error}") from error

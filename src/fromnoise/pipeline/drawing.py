@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,35 +15,49 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fromnoise.adapters import Adapted
 from fromnoise.diffusion.guidance import ByLoss, Guided, Loss
 from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step
+from fromnoise.engines.names import AUTO
+from fromnoise.engines.running import Engines
 from fromnoise.hub import name_of
 from fromnoise.images.convert import to_images, to_tensor
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.controlnet import ControlNet
-from fromnoise.models.tiling import decode_tiled
+from fromnoise.models.extras import Reuse
+from fromnoise.models.preview import linear_preview
+from fromnoise.models.tiling import decode_circular, decode_tiled, encode_tiled
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.models.unet import UNet
+from fromnoise.nn.circular import circularly
 from fromnoise.pipeline.adapting import Wardrobe
+from fromnoise.pipeline.fast import fast_habits, fast_lora
 from fromnoise.pipeline.guiding import plan
-from fromnoise.pipeline.inpainting import open_picture, read_mask, shown
-from fromnoise.pipeline.network import Following, Network
+from fromnoise.pipeline.inpainting import Inpainting, drawing_size, mask_tensor, open_picture, shown
+from fromnoise.pipeline.network import Following, Network, reusing
+from fromnoise.pipeline.passes import Second, in_two_passes, told_otherwise
 from fromnoise.pipeline.scheduler import Habits, Scheduler, likeness
+from fromnoise.pipeline.starting import (
+    Noise,
+    begin,
+    begin_again,
+    kept,
+    picture_tensor,
+    singles,
+    source,
+    with_variation_seed,
+)
 from fromnoise.pipeline.words import Wording
 from fromnoise.request import SAMPLERS as SAMPLERS_LABELS
 from fromnoise.request import Control, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.log import note, warn
+from fromnoise.runtime.log import warn
 from fromnoise.runtime.paths import EMBEDDED_MODEL
-from fromnoise.runtime.philox import ComfyNoise, PhiloxNoise
-from fromnoise.runtime.seeds import BrownianNoise, PictureNoise, fresh_seed
+from fromnoise.runtime.seeds import BrownianNoise, fresh_seed
 from fromnoise.text import Conditioning, PromptEncoder, TextEncoder, resolve
 
 BATCH = 8
 """Pictures drawn in one call at most."""
-
-NOISES = {"cpu": PictureNoise, "philox": PhiloxNoise, "comfyui": ComfyNoise}
-"""Where each tool's noise comes from."""
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """What diffusers calls them, in order."""
@@ -88,6 +102,7 @@ class Pipeline:
         source: Path | None = None,
         wildcards: Path | None = None,
         lora_folder: Path | None = None,
+        engine: str = AUTO,
     ) -> None:
         """The parts as `load` puts them together.
 
@@ -99,8 +114,9 @@ class Pipeline:
         self.wildcards = wildcards
         texts = zip(TEXT_ENCODERS, prompts.encoders, strict=False)
         modules: dict[str, nn.Module] = {"unet": unet, **{name: each.clip_text for name, each in texts}}
-        self.wardrobe = Wardrobe(modules, () if lora_folder is None else (lora_folder,))
+        self.wardrobe = Wardrobe(modules, () if lora_folder is None else (lora_folder,), path)
         self.device, self.dtype = unet.conv_in.weight.device, unet.conv_in.weight.dtype
+        self.engines = Engines(unet, autoencoder, engine)
 
     def __call__(
         self,
@@ -126,11 +142,15 @@ class Pipeline:
         """The request with everything stated: seed, size, model. UsageError for what the model can't draw."""
         if isinstance(request, str):
             request = Request(prompt=request)
-        request = self.habits.fill(request.with_(**fields))
-        size = request.size or self._init_size(request) or self.size
+        request = self.fill(request.with_(**fields))
+        size = request.size or drawing_size(request, self.size, self.multiple) or self.size
         seed = fresh_seed() if request.seed is None else request.seed
-        request = request.with_(size=size, seed=seed, model=self.name, model_hash=self.hash)
+        drawn_by = {"model": self.name, "model_hash": self.hash, "engine": None, "dtype": None}
+        request = with_variation_seed(request.with_(size=size, seed=seed, **drawn_by))
         self._require_drawable(request, size)
+        request = self._hashed(request, request.with_(**self._chosen(request, seed)))
+        if request.hires is not None:
+            request = request.with_(hires=replace(request.hires, steps=self.scheduler.second_steps(request)))
         if request.like and (unlike := likeness(request).unlike.get(SAMPLERS_LABELS[str(request.sampler)])):
             warn(f"{request.sampler} can't be followed all the way: {unlike}")
         return request
@@ -140,11 +160,16 @@ class Pipeline:
 
         Where the prompt leaves choices (`{red|green}`, `__animal__`), each picture's seed makes its own.
         """
-        alone = [request.with_(**self._chosen(request, seed), seed=seed, count=1) for seed in seeds(request)]
+        alone = self.alone(request)
         same = all(each.with_(seed=request.seed, count=request.count) == request for each in alone)
         batch = BATCH if same and not request.exact else 1
         for first in range(0, request.count, batch):
             yield alone[first].with_(count=min(batch, request.count - first))
+
+    def alone(self, request: Request) -> list[Request]:
+        """A resolved request cut into one for each of its pictures, their prompts' choices made."""
+        each = (one.with_(**self._chosen(request, one.seed or 0)) for one in singles(request))
+        return [self._hashed(one, one) for one in each]
 
     @torch.inference_mode()
     def steps(
@@ -159,55 +184,121 @@ class Pipeline:
     ) -> Iterator[Step]:
         """Draw step by step, all pictures of the request in one batch; `start` goes on from a saved Step.
 
-        Each Step holds the noisy latents, the predicted picture and sigma; `decode` makes pictures of them. `loss`
-        takes the predicted picture (1, 3, H, W) in [-1, 1] to a number that is made smaller, `loss_scale` times as
-        eagerly; `words` stands in for the prompt (`text.mix` of two, say). Raises FromnoiseError when the numbers
-        stop being finite.
+        Each Step holds the noisy latents, the predicted picture and sigma; `decode` makes pictures of them. The steps
+        of a second pass (`hires`) count on, and are larger. `loss` takes the predicted picture (1, 3, H, W) in [-1, 1]
+        to a number that is made smaller, `loss_scale` times as eagerly; `words` stands in for the prompt (`text.mix`
+        of two, say). Raises FromnoiseError when the numbers stop being finite.
         """
         request = self.resolve(request, **fields)
-        noise = NOISES[likeness(request).noise](seeds(request), self._latent_shape(request))
-        sigmas = self.sigmas(request)
-        x = self._start(request, sigmas, noise)
+
+        def run(part: Request, start: Step | None, second: Second | None = None) -> Iterator[Step]:
+            return self._run(part, start, second, loss, loss_scale, words)
+
+        def first(part: Request, start: Step | None) -> Iterator[Step]:
+            return run(part, start) if part.begun is None else told_otherwise(part, start, run)
+
+        if request.hires is None:
+            yield from first(request, start)
+        else:
+            yield from in_two_passes(self, request, start, first, run)
+
+    def _run(
+        self,
+        request: Request,
+        start: Step | None,
+        second: Second | None,
+        loss: Loss | None,
+        loss_scale: float,
+        words: Conditioning | None,
+    ) -> Iterator[Step]:
+        """One run from noise, from the request's picture or, in a second pass, from its latents."""
+        noise = source(request, self._latent_shape(request))
+        sigmas = self.sigmas(request) if second is None else second.sigmas
+        begun = begin(self, request, sigmas, noise) if second is None else begin_again(self, request, second, noise)
+        x = begun.x
         if len(sigmas) == 1:
             yield Step(0, 0.0, x, x, x)
             return
-        guided = self._guided(request, sigmas, noise, words)
+        reuse = reusing(request, () if start is None else start.reused, self.device)
+        guided = self._guided(request, sigmas, noise, words, None if second is None else second.tile, reuse)
         denoise = guided if loss is None else ByLoss(guided, loss, loss_scale, decode=self._differentiable)
+        denoise = kept(self, denoise, request, begun, float(sigmas[0]))
         if start is not None:
             denoise.state = start.guidance
         call = denoise.both if request.sampler in TWO_DENOISERS else denoise
+        if request.tile is not None:
+            call = circularly(call, request.tile)
         fresh = BrownianNoise(seeds(request), noise.shape) if request.sampler in BROWNIAN else noise
         for step in SAMPLERS[str(request.sampler)](call, x, sigmas, noise=fresh, start=start):
             if not bool(torch.isfinite(step.x).all()):
                 raise FromnoiseError(f"step {step.index} gave values that are not finite; try float32 or less guidance")
-            yield replace(step, guidance=denoise.state)
+            yield replace(step, guidance=denoise.state, reused=() if reuse is None else reuse.state)
 
     def sigmas(self, request: Request) -> Tensor:
         """The noise levels that the request visits; image to image enters late, by diffusers' or the tool's rule."""
-        return self.scheduler.sigmas(self.habits.fill(request))
+        return self.scheduler.sigmas(self.fill(request))
+
+    def fill(self, request: Request) -> Request:
+        """The request with its gaps filled by the model's habits, or when it is to be fast by its few-step LoRA's."""
+        habits = fast_habits(fast_lora(self.path)) if request.fast else self.habits
+        return habits.fill(request)
 
     def run_steps(self, request: Request) -> int:
-        """How many steps the request really runs."""
-        return len(self.sigmas(request)) - 1
+        """How many steps the request really runs, both passes together."""
+        request = self.fill(request)
+        if request.hires is None:
+            return len(self.sigmas(request)) - 1
+        second = len(self.scheduler.second_sigmas(request)) - 1
+        return second if request.init is not None else len(self.sigmas(request)) - 1 + second
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Latents (B, C, h, w) as pictures, decoded one at a time."""
-        return to_images(torch.cat([self.pixels(each) for each in latents.split(1)]))
+    def preview(self, latents: Tensor) -> list[Image.Image]:
+        """Latents (B, C, h, w) as pictures to look on by, at little cost: by a tiny autoencoder or a linear map.
+
+        Latents that neither knows are decoded.
+        """
+        known = self.autoencoder.config.scaling_factor
+        small = None if isinstance(self.autoencoder, TinyAutoencoder) else linear_preview(latents, known)
+        if small is None:
+            return self.decode(latents)
+        size = latents.shape[3] * self.multiple, latents.shape[2] * self.multiple
+        return [each.resize(size, Image.Resampling.BICUBIC) for each in to_images(small)]
 
     @torch.inference_mode()
-    def pixels(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, h, w) as float32 pictures (B, 3, H, W) about [-1, 1], not clamped; large ones in tiles."""
+    def decode(self, latents: Tensor, tile: str | None = None) -> list[Image.Image]:
+        """Latents (B, C, h, w) as pictures, decoded one at a time; `tile` as in a Request."""
+        return to_images(torch.cat([self.pixels(each, tile) for each in latents.split(1)]))
+
+    @torch.inference_mode()
+    def pixels(self, latents: Tensor, tile: str | None = None) -> Tensor:
+        """Latents (B, C, h, w) as float32 pictures (B, 3, H, W) about [-1, 1], not clamped; large ones in tiles.
+
+        `tile` names the axes along which opposite edges meet.
+        """
         latents = latents.to(self.device, self.dtype)
         large = latents[0, 0].numel() * self.multiple**2 >= TILED_FROM
         if large and isinstance(self.autoencoder, Autoencoder):  # the tiny one needs little memory as it is
-            return decode_tiled(self.autoencoder, latents).float().cpu()
-        return self.autoencoder.decode(latents).float().cpu()
+            tiled = decode_tiled if tile is None else partial(decode_circular, axes=tile)
+            return tiled(self.autoencoder, latents).float().cpu()
+        decode = self.engines.decode if tile is None else circularly(self.autoencoder.decode, tile)
+        return decode(latents).float().cpu()
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] as float32 latents (B, C, h, w), the likeliest ones; large ones in tiles."""
+        pixels = pixels.to(self.device, self.dtype)
+        large = pixels[0, 0].numel() >= TILED_FROM
+        if large and isinstance(self.autoencoder, Autoencoder):
+            return encode_tiled(self.autoencoder, pixels).float()
+        return self.autoencoder.encode(pixels).float()
 
     def finish(self, step: Step, request: Request) -> list[Picture]:
         """The pictures of a last step, each with the request that draws it alone."""
-        images = self.decode(step.x)
-        alone = (request.with_(seed=seed, count=1) for seed in seeds(request))
+        images = self.decode(step.x, request.tile)
+        if request.mask is not None:
+            images = list(map(Inpainting.of(request).finish, images))
+        how = {"engine": self.engines.used, "dtype": str(self.dtype).removeprefix("torch.")}
+        alone = singles(request.with_(**how))
         return [Picture(image, each) for image, each in zip(images, alone, strict=True)]
 
     @property
@@ -248,13 +339,18 @@ class Pipeline:
             return {}
         return {name: resolve(getattr(request, name), seed, self.wildcards).text for name in ("prompt", "negative")}
 
+    def _hashed(self, request: Request, said: Request) -> Request:
+        """The request with the hashes of the adapters that `said` asks for."""
+        return request.with_(hashes=self.wardrobe.hashes(said))
+
     def _require_drawable(self, request: Request, size: tuple[int, int]) -> None:
-        if any(side % self.multiple for side in size):
+        enlarged = request.init is not None and request.hires is not None and not request.hires.in_latents
+        if any(side % self.multiple for side in size) and not enlarged:
             raise UsageError(f"this model draws sizes that are multiples of {self.multiple}, not {size[0]}x{size[1]}")
-        if request.init is not None and self._init_size(request) != size:
+        if request.mask is not None:
+            Inpainting.of(request)
+        elif request.init is not None and self._init_size(request) != size:
             raise UsageError(f"the picture to start from is {self._init_size(request)}, not {size}; resize it first")
-        if request.mask is not None and not self.inpaints:
-            raise UsageError(f"{self.name} can't fill a mask; give an inpainting checkpoint with --model")
         for control in request.controls:
             if control.model not in self.controls:
                 raise UsageError(f"the ControlNet {control.model} isn't loaded; name it when the model is loaded")
@@ -273,65 +369,55 @@ class Pipeline:
     def _differentiable(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents.to(self.dtype)).float()
 
-    def _start(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Tensor:
-        """The first noisy latents. An inpainting network at strength 1 starts from noise alone, as in diffusers."""
-        if request.init is None or (self.inpaints and request.strength == 1):
-            return self._from_noise(request, sigmas, noise)
-        return self._from_picture(request, sigmas, noise)
-
-    def _from_noise(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Tensor:
-        return noise().to(self.device) * self.scheduler.first_scale(request, float(sigmas[0]))
-
-    def _from_picture(self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise) -> Tensor:
-        """The picture's latents, noisy as at the first level. Strength 0 is the autoencoder alone."""
-        assert request.init is not None
-        pixels = self._read(request.init)
-        if len(sigmas) == 1:
-            note("strength times steps is below 1: this is the picture through the autoencoder, with nothing drawn")
-            return self.autoencoder.encode(pixels).float().expand(request.count, -1, -1, -1)
-        # Only diffusers samples the latents; the other tools' first draw is the noise that is added.
-        sampled = noise().to(pixels) if likeness(request).noise == "cpu" else None
-        scale = likeness(request).picture_scale(float(sigmas[0]), float(self.scheduler.schedule.sigmas[-1]))
-        return self.autoencoder.encode(pixels, sampled).float() + scale * noise().to(self.device)
-
     def _guided(
-        self, request: Request, sigmas: Tensor, noise: PictureNoise | PhiloxNoise, words: Conditioning | None
+        self,
+        request: Request,
+        sigmas: Tensor,
+        noise: Noise,
+        words: Conditioning | None,
+        tile: int | None,
+        reuse: Reuse | None,
     ) -> Guided:
         """The network with the request's words and guidance: a Denoiser for one run."""
         adapted = self.wardrobe(request)
         said = Wording(self.prompts, adapted, request, len(sigmas) - 1, self.device, self.dtype, words)
         embeds = self.unet.config.time_cond_proj_dim is not None
         network = Network(
-            self.unet,
+            self.engines.for_run(len(sigmas) - 1, needs_eager(request, adapted)),
             self.scheduler.training(request),
             self.scheduler.prediction,
             sigmas,
             said,
             request.count,
             adapted,
-            time_ids=self._time_ids(request),
+            time_ids=self._time_ids(request.size if tile is None else (tile * self.multiple, tile * self.multiple)),
             known=self._known(request, noise) if self.inpaints else None,
             embedded_guidance=request.guidance if embeds else None,
             following=[self._following(each) for each in request.controls],
+            tile=tile,
+            merge=request.merge or 0.0,
+            reuse=reuse,
         )
         return plan(request, sigmas, said.weights, embedded=embeds).start(network, self.scheduler.prediction)
 
-    def _time_ids(self, request: Request) -> Tensor | None:
-        """SDXL's sizes: the original and the target are the request's, and nothing is cropped away."""
+    def _time_ids(self, size: tuple[int, int] | None) -> Tensor | None:
+        """SDXL's sizes: the original and the target are what the network sees, and nothing is cropped away."""
         if self.unet.config.addition_embed_type != "text_time":
             return None
-        assert request.size is not None
-        width, height = request.size
+        assert size is not None
+        width, height = size
         return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device)
 
-    def _known(self, request: Request, noise: PictureNoise | PhiloxNoise) -> Tensor:
+    def _known(self, request: Request, noise: Noise) -> Tensor:
         """The mask and what it leaves; without a picture everything is to be drawn."""
         assert request.size is not None
         width, height = request.size
         pixels = torch.zeros(1, 3, height, width, device=self.device, dtype=self.dtype)
         if request.init is not None:
-            pixels = self._read(request.init)
-        mask = torch.ones(1, 1, height, width) if request.mask is None else read_mask(request.mask, request.size)
+            pixels = picture_tensor(request).to(pixels)
+        mask = torch.ones(1, 1, height, width)
+        if request.mask is not None:
+            mask = mask_tensor(Inpainting.of(request).shown_mask())
         return shown(self.autoencoder, mask.to(pixels), pixels, noise().to(pixels))
 
     def _following(self, control: Control) -> Following:
@@ -339,10 +425,15 @@ class Pipeline:
         return Following(self.controls[control.model], hint, control.weight, control.start, control.end)
 
 
+def needs_eager(request: Request, adapted: Adapted) -> list[str]:
+    """What of a request only the eager U-Net can do, in words."""
+    needs = {"adapters": bool(adapted.patches.get("unet")), "tiling textures": request.tile is not None}
+    return [what for what, needed in needs.items() if needed]
+
+
 def seeds(request: Request) -> list[int]:
-    """One seed per picture: seed, seed + 1, …"""
-    assert request.seed is not None
-    return [request.seed + index for index in range(request.count)]
+    """One seed per picture: seed, seed + 1, …; the same for all where another seed's noise is blended in."""
+    return [int(each.seed or 0) for each in singles(request)]
 
 
 def last(steps: Iterator[Step]) -> Step:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,16 @@ from torch import nn
 
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.tokenizers import tokenizer_of
+from fromnoise.engines.names import AUTO
 from fromnoise.hub import found
-from fromnoise.models.published import FAMILIES
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
-from fromnoise.runtime.device import pick_device
+from fromnoise.runtime.device import pick_device, pick_dtype
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
-from fromnoise.text import PromptEncoder, TextEncoder, Tokenizer
+from fromnoise.text import PromptEncoder, TextEncoder
 from fromnoise.text.conditioning import READINGS
-from fromnoise.text.tokenizer import END
 
 NEEDED = ("unet", "vae", "text_encoder")
 TEXTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
@@ -36,7 +38,8 @@ def load(
     wildcards: str | Path | None = None,
     lora_folder: str | Path | None = None,
     device: str | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str | None = None,
+    engine: str = AUTO,
 ) -> Pipeline:
     """A pipeline from a Stable Diffusion folder or file in any published layout, or the embedded model.
 
@@ -44,6 +47,8 @@ def load(
     checkpoints, or lone parts, that replace the model's own; `controls` are ControlNets, which a request calls by the
     same names. `prediction` ("epsilon" or "v_prediction") is for files that don't tell. The
     animal.txt of `wildcards` answers `__animal__` in a prompt, the cat.safetensors of `lora_folder` `<lora:cat:0.8>`.
+    `dtype` None (or "auto") is bfloat16 for large models on hardware that computes with it, else float32; `engine` is
+    one of `engines.names.ENGINES`.
     Raises UsageError when there is no such model, FromnoiseError naming the file when a part is damaged or of another
     family.
     """
@@ -57,9 +62,11 @@ def load(
     if prediction is None and "unet" in others:
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
+    size = sum(math.prod(each.shape) for each in parts["unet"].tensors.values())
+    form = dtype if isinstance(dtype, torch.dtype) else pick_dtype(dtype, where, size)
 
     def built(part: Part) -> Any:
-        return filled(part, where, dtype)
+        return filled(part, where, form)
 
     return Pipeline(
         prompts=_prompts(checkpoint, built),
@@ -72,6 +79,7 @@ def load(
         source=parts["unet"].source,
         wildcards=None if wildcards is None else _folder(wildcards),
         lora_folder=None if lora_folder is None else _folder(lora_folder),
+        engine=engine,
     )
 
 
@@ -82,22 +90,23 @@ def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _prompts(checkpoint: Checkpoint, built: Callable[[Part], Any]) -> PromptEncoder:
-    encoders = [
-        TextEncoder(_tokenizer(checkpoint, tokenizer), built(checkpoint.parts[text]))
+def text_encoders(model: str | Path) -> list[TextEncoder]:
+    """A checkpoint's text encoders alone, in float32 on the CPU, without loading the rest of it."""
+    return _text_encoders(open_checkpoint(found(model)), lambda part: filled(part, torch.device("cpu"), torch.float32))
+
+
+def _text_encoders(checkpoint: Checkpoint, built: Callable[[Part], Any]) -> list[TextEncoder]:
+    return [
+        TextEncoder(tokenizer_of(checkpoint, tokenizer), built(checkpoint.parts[text]))
         for text, tokenizer in TEXTS
         if text in checkpoint.parts
     ]
-    return PromptEncoder(encoders, READINGS["sdxl" if len(encoders) > 1 else "sd1"])
 
 
-def _tokenizer(checkpoint: Checkpoint, name: str) -> Tokenizer:
-    folder = checkpoint.tokenizers.get(name)
-    if folder is not None:
-        return Tokenizer.read(folder)
-    family = FAMILIES.get(checkpoint.family)
-    fields = family.tokenizers.get(name, {}) if family else {}
-    return Tokenizer.clip(fields.get("model_max_length", 77), fields.get("pad_token", END))
+def _prompts(checkpoint: Checkpoint, built: Callable[[Part], Any]) -> PromptEncoder:
+    encoders = _text_encoders(checkpoint, built)
+    reading = READINGS["sdxl" if len(encoders) > 1 else "sd1"]
+    return PromptEncoder(encoders, replace(reading, zero_negative=reading.zero_negative and checkpoint.zero_negative))
 
 
 def _taken(name: str, other: Checkpoint) -> Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -16,9 +16,24 @@ from fromnoise.diffusion.denoiser import Denoiser, denoiser
 from fromnoise.diffusion.guidance import Role
 from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.models.controlnet import ControlNet
-from fromnoise.models.extras import Control, Extras
-from fromnoise.models.unet import UNet
+from fromnoise.models.extras import Control, Extras, Reuse
+from fromnoise.models.tiling import over_tiles
+from fromnoise.request import TILE_SHARE, Request
 from fromnoise.text import Conditioning
+
+Place = tuple[slice, slice]
+"""Rows and columns of latents."""
+
+WHOLE: Place = (slice(None), slice(None))
+
+
+def grown(span: slice, by: int) -> slice:
+    """A span of latents in something that is so many times as large."""
+    return span if span == slice(None) else slice(span.start * by, span.stop * by)
+
+
+Predict = Callable[[Tensor, Tensor, Tensor, Extras], Tensor]
+"""A U-Net, or an engine that runs one: latents, times, words and extras to its answer."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +65,10 @@ class Following:
         """True when the whole step lies between start and end (diffusers' rule)."""
         return self.start <= step / steps and (step + 1) / steps <= self.end
 
-    def __call__(self, x: Tensor, time: Tensor, words: Tensor, extras: Extras) -> Control:
-        """What it adds to a batch."""
-        hint = self.hint.to(x).expand(len(x), -1, -1, -1)
+    def __call__(self, x: Tensor, time: Tensor, words: Tensor, extras: Extras, place: Place = WHOLE) -> Control:
+        """What it adds to a batch, which shows the `place` (in latents) of the picture."""
+        factor = 2 ** (len(self.network.config.conditioning_embedding_out_channels) - 1)
+        hint = self.hint[..., *(grown(each, factor) for each in place)].to(x).expand(len(x), -1, -1, -1)
         return self.network(x, time, words, hint, extras).scaled(self.weight)
 
 
@@ -61,10 +77,12 @@ class Network:
     """One run's network. `said(step)` gives a step's words, counted from 0; B is the batch of a call.
 
     `adapted` puts adapters on for a call, `time_ids` (6,) are SDXL's sizes, `known` (count, 1 + C, h, w) an inpainting
-    network's mask and masked latents, and `embedded_guidance` an LCM's guidance scale.
+    network's mask and masked latents, and `embedded_guidance` an LCM's guidance scale. What is larger than `tile`
+    latents is shown to the network in overlapping tiles, whose answers are blended at every step (Bar-Tal et al. 2023,
+    "MultiDiffusion"), so that no step leaves a seam. `merge` and `reuse` are those of `Extras`.
     """
 
-    unet: UNet
+    unet: Predict
     schedule: NoiseSchedule
     prediction: str
     sigmas: Tensor
@@ -75,6 +93,9 @@ class Network:
     known: Tensor | None = None
     embedded_guidance: float | None = None
     following: Sequence[Following] = ()
+    tile: int | None = None
+    merge: float = 0.0
+    reuse: Reuse | None = None
 
     def __call__(self, roles: Sequence[Role]) -> Denoiser:
         """The denoiser of a batch that holds the pictures once for each of the roles."""
@@ -98,13 +119,27 @@ class Network:
         return max(int((starts >= sigma * (1 - 1e-6)).sum()) - 1, 0)
 
     def predict(self, x: Tensor, time: Tensor, words: Tensor, extras: Extras, step: int) -> Tensor:
-        """The network's answer to scaled latents (B, C, h, w), in float32."""
+        """The network's answer to scaled latents (B, C, h, w), in float32, tile by tile where they are large."""
+        height, width = x.shape[-2:]
+        if self.tile is None or max(height, width) <= self.tile:
+            return self._predict(x, time, words, extras, step)
+        alone = replace(extras, reuse=None)  # what deep layers keep belongs to one tile
+
+        def run(rows: slice, columns: slice) -> Tensor:
+            return self._predict(x[..., rows, columns], time, words, alone, step, (rows, columns))
+
+        return over_tiles(run, (height, width), self.tile, self.tile // TILE_SHARE)
+
+    def _predict(
+        self, x: Tensor, time: Tensor, words: Tensor, extras: Extras, step: int, place: Place = WHOLE
+    ) -> Tensor:
         steps = len(self.sigmas) - 1
-        controls = [each(x, time, words, extras) for each in self.following if each.acts(step, steps)]
+        controls = [each(x, time, words, extras, place) for each in self.following if each.acts(step, steps)]
         if controls:
-            extras = Extras(extras.pooled, extras.time_ids, extras.guidance, reduce(add, controls), extras.perturbed)
+            extras = replace(extras, control=reduce(add, controls))
         if self.known is not None:
-            x = torch.cat([x, self.known.to(x).repeat(len(x) // self.count, 1, 1, 1)], 1)
+            known = self.known[..., *place].to(x)
+            x = torch.cat([x, known.repeat(len(x) // self.count, 1, 1, 1)], 1)
         with self.adapted:
             return self.unet(x, time, words, extras).float()
 
@@ -119,4 +154,15 @@ class Network:
             time_ids=None if self.time_ids is None else self.time_ids.to(device).expand(batch, -1),
             guidance=None if guidance is None else torch.full((batch,), guidance - 1.0, device=device),
             perturbed=perturbed,
+            merge=self.merge,
+            reuse=self.reuse,
         )
+
+
+def reusing(request: Request, state: tuple[Tensor, ...], device: torch.device) -> Reuse | None:
+    """The run's memory of deep layers as the request asks for it, going on from a saved Step's; None without one."""
+    if request.reuse is None:
+        return None
+    reuse = Reuse(*request.reuse)
+    reuse.state = tuple(each.to(device) for each in state)
+    return reuse

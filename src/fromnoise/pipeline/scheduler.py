@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,22 +11,33 @@ from torch import Tensor
 
 from fromnoise.diffusion.samplers import TWO_DENOISERS, VARIANCE_PRESERVING
 from fromnoise.diffusion.schedules import SPACINGS, NoiseSchedule
+from fromnoise.pipeline.quality import chosen
 from fromnoise.request import SAMPLERS, SCHEDULES, Request
-from fromnoise.runtime.likeness import LIKENESSES, Likeness, Steps, ddim_uniform, without_last_level
+from fromnoise.runtime.likeness import (
+    LIKENESSES,
+    Likeness,
+    Steps,
+    a1111_exact_steps,
+    ddim_uniform,
+    without_last_level,
+)
 
 
 @dataclass(frozen=True)
 class Habits:
-    """What a request that does not say gets."""
+    """What a request that does not say gets; `aligned` is the schedule for a quality that takes few steps."""
 
     steps: int = 25
     guidance: float = 4.0
     sampler: str = "dpmpp-2m"
     schedule: str = "model"
+    aligned: str = "model"
 
     def fill(self, request: Request) -> Request:
-        """The request with its gaps filled, the tool's way where it is to be like a tool."""
-        said = {**asdict(self), **tool_habits(request.like, request.sampler or self.sampler)}
+        """The request with its gaps filled: by its quality, then the tool's way where it is to be like a tool."""
+        request = chosen(request, self.steps, self.aligned)
+        own = {name: getattr(self, name) for name in ("steps", "guidance", "sampler", "schedule")}
+        said = {**own, **tool_habits(request.like, request.sampler or self.sampler)}
         if request.sampler in TWO_DENOISERS:
             said["guidance"] = CFG_PP
         return request.with_(**{name: value for name, value in said.items() if getattr(request, name) is None})
@@ -47,12 +58,12 @@ def tool_habits(like: str | None, sampler: str) -> dict[str, str]:
 
 
 HABITS: Mapping[str, Habits] = {
-    "sd1": Habits(guidance=7.0),
-    "sd1-inpaint": Habits(guidance=7.0),
-    "sd2-base": Habits(guidance=7.0),
-    "sd2": Habits(guidance=7.0),
-    "sd2-inpaint": Habits(guidance=7.0),
-    "sdxl": Habits(guidance=5.0),
+    "sd1": Habits(guidance=7.0, aligned="align-your-steps"),
+    "sd1-inpaint": Habits(guidance=7.0, aligned="align-your-steps"),
+    "sd2-base": Habits(guidance=7.0, aligned="align-your-steps"),
+    "sd2": Habits(guidance=7.0, aligned="align-your-steps"),
+    "sd2-inpaint": Habits(guidance=7.0, aligned="align-your-steps"),
+    "sdxl": Habits(guidance=5.0, aligned="align-your-steps-xl"),
     "sd-turbo": Habits(steps=1, guidance=1.0, sampler="euler", schedule="trailing"),
     "sdxl-turbo": Habits(steps=1, guidance=1.0, sampler="euler-a", schedule="trailing"),
     "lcm": Habits(steps=4, guidance=8.0, sampler="lcm", schedule="lcm"),
@@ -91,6 +102,34 @@ class Scheduler:
             return torch.zeros(1, dtype=torch.float64)
         levels = self._levels(request, total)
         return levels[max(len(levels) - 1 - run, 0) :] if request.init is not None else levels
+
+    def second_sigmas(self, request: Request) -> Tensor:
+        """The noise levels of the second pass (`hires`), whose steps are all run, of a schedule that is longer.
+
+        That is the web UI's rule (`setup_img2img_steps` where a number of steps is given); no schedule is longer than
+        the training one.
+        """
+        assert request.hires is not None
+        exact, strength = likeness(request).exact_steps or a1111_exact_steps, request.hires.strength
+        total, run = exact(self.second_steps(request), strength)
+        if run == 0:
+            return torch.zeros(1, dtype=torch.float64)
+        longest = len(self.schedule.sigmas)
+        total, run = min(total, longest), min(run, max(int(longest * strength), 1))
+        levels = self._levels(request, total)
+        return levels[max(len(levels) - 1 - run, 0) :]
+
+    def second_steps(self, request: Request) -> int:
+        """How many steps the second pass runs: those asked for, else as image to image would run, and at least one.
+
+        The web UI runs as many as in the first pass there.
+        """
+        assert request.hires is not None and request.steps is not None
+        if request.hires.steps is not None:
+            return request.hires.steps
+        if request.like == "a1111":
+            return request.steps
+        return max(likeness(request).steps(request.steps, request.hires.strength).run, 1)
 
     def steps(self, request: Request) -> Steps:
         """How many steps the schedule has and how many are run, by the tool's rounding."""

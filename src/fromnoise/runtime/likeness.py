@@ -120,6 +120,10 @@ def _a1111_first(sampler: str, sigma: float, highest: float) -> float:
     return variance_preserving(sigma) if sampler in ON_TIMESTEPS else sigma
 
 
+def _as_it_is(sigma: float, highest: float) -> float:
+    return sigma
+
+
 def _comfyui_picture(sigma: float, highest: float) -> float:
     at_the_top = math.isclose(sigma, highest, rel_tol=1e-5) or sigma > highest
     return variance_preserving(sigma) if at_the_top else sigma
@@ -142,7 +146,7 @@ LIKENESSES: Mapping[str, Likeness] = MappingProxyType(
             steps=a1111_steps,
             exact_steps=a1111_exact_steps,
             first_scale=_a1111_first,
-            picture_scale=lambda sigma, highest: sigma,
+            picture_scale=_as_it_is,
             default="Normal",
             automatic=MappingProxyType(
                 {
@@ -208,7 +212,7 @@ LIKENESSES: Mapping[str, Likeness] = MappingProxyType(
             steps=diffusers_steps,
             exact_steps=None,
             first_scale=None,
-            picture_scale=lambda sigma, highest: sigma,
+            picture_scale=_as_it_is,
             default=None,
             automatic=MappingProxyType({}),
             discards=frozenset(),

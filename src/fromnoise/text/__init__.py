@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fromnoise.text.chunks import read
     from fromnoise.text.conditioning import Conditioning, mix
     from fromnoise.text.encoding import TextEncoder
-    from fromnoise.text.grammar import Composed, Prompt, parse, unparse
+    from fromnoise.text.grammar import Composed, Prompt, later, parse, unparse
     from fromnoise.text.known import KnownConcepts, Near
     from fromnoise.text.linting import lint
     from fromnoise.text.prompting import PromptEncoder
@@ -25,6 +25,7 @@ _HOMES = {
     "PromptEncoder": "prompting",
     "TextEncoder": "encoding",
     "Tokenizer": "tokenizer",
+    "later": "grammar",
     "lint": "linting",
     "mix": "conditioning",
     "parse": "grammar",
@@ -42,6 +43,7 @@ __all__ = [
     "PromptEncoder",
     "TextEncoder",
     "Tokenizer",
+    "later",
     "lint",
     "mix",
     "parse",

@@ -1,7 +1,8 @@
 """Weighted words cut into chunks that the text encoder can read, 75 pieces each in published models.
 
 The cuts are those of the AUTOMATIC1111 web UI (`modules/sd_hijack_clip.py`): what follows the last comma moves into
-the next chunk when that comma is among the last twenty pieces, and a BREAK always begins a new chunk.
+the next chunk when that comma is among the last twenty pieces, and a BREAK always begins a new chunk. A token of
+several vectors stays whole: where it doesn't fit, it begins a new chunk.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def chunk_sections(sections: Sequence[Section], tokenizer: Tokenizer) -> tuple[C
         if index:
             filler.finish()
         for span in section:
-            for id in tokenizer.ids(span.text):
-                filler.take(id, span.weight)
+            for whole in tokenizer.wholes(span.text):
+                filler.take(whole, span.weight)
     return filler.result()
 
 
@@ -93,15 +94,19 @@ class _Filler:
     current: list[tuple[int, float]] = field(default_factory=list)
     last_comma: int | None = None
 
-    def take(self, id: int, weight: float) -> None:
-        """The next piece; one that doesn't fit begins a new chunk, with the words since a near comma."""
-        if id == self.comma:
+    def take(self, whole: Sequence[int], weight: float) -> None:
+        """The next piece or token; one that doesn't fit begins a new chunk, with the words since a near comma.
+
+        Only a token that no chunk has room for is cut, where each is full.
+        """
+        if list(whole) == [self.comma]:
             self.last_comma = len(self.current)
         elif len(self.current) == self.room and self._comma_is_near():
             self._move_words_since_comma()
-        if len(self.current) == self.room:
-            self.finish()
-        self.current.append((id, weight))
+        for part in chunk_ids(whole, self.room):
+            if len(self.current) + len(part.ids) > self.room:
+                self.finish()
+            self.current += [(id, weight) for id in part.ids]
 
     def finish(self) -> None:
         """Close the chunk, even an empty one."""

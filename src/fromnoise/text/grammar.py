@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fromnoise.text.brackets import CLOSES, Section, Span, plain_number, spell, weigh
 
@@ -130,6 +130,15 @@ def parse(prompt: str, *, compose: bool = True) -> Prompt:
     text, adapters = take_tags(prompt)
     parts = tuple(map(_part, _AND.split(text))) if compose else (Part(1.0, _nodes(text)),)
     return Prompt(parts, adapters)
+
+
+def later(prompt: Prompt, steps: int) -> Prompt:
+    """What a prompt says from then on, when a first pass of that many steps is over.
+
+    As in the web UI's second pass: a share counts on past 1, so that `[x:y:0.5]` is y, and `[x:y:1.5]` changes in the
+    middle of the second pass.
+    """
+    return replace(prompt, parts=tuple(replace(part, nodes=_later(part.nodes, steps)) for part in prompt.parts))
 
 
 def literal(prompt: str) -> Prompt:
@@ -264,6 +273,17 @@ def _merged(nodes: Iterable[Node]) -> Nodes:
         elif node != "":
             merged.append(node)
     return tuple(merged)
+
+
+def _later(nodes: Nodes, steps: int) -> Nodes:
+    return tuple(each if isinstance(each, str) else _node_later(each, steps) for each in nodes)
+
+
+def _node_later(node: Edit | Alternate, steps: int) -> Edit | Alternate:
+    if isinstance(node, Alternate):
+        return Alternate(tuple(_later(each, steps) for each in node.options))
+    when = node.when - 1.0 if isinstance(node.when, float) else node.when - steps
+    return Edit(_later(node.before, steps), _later(node.after, steps), when)
 
 
 def _when(segment: list[Node]) -> int | float | None:

@@ -58,12 +58,13 @@ class Tokenizer:
     def read(cls, folder: Path) -> Tokenizer:
         """Read `vocab.json` and `merges.txt`, and where present `tokenizer_config.json` and `special_tokens_map.json`.
 
-        Raises FromnoiseError naming the file that is missing or damaged.
+        A `tokenizer.json`, into which transformers from release 5 writes the first two, does for them. Raises
+        FromnoiseError naming the file that is missing or damaged.
         """
         config = {**_json(folder / "tokenizer_config.json", {}), **_json(folder / "special_tokens_map.json", {})}
         tokens = {name: _content(config.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
         length = config.get("model_max_length", 77)
-        return cls(_json(folder / "vocab.json"), _merges(folder / "merges.txt"), max_length=int(length), **tokens)
+        return cls(*read_vocabulary(folder), max_length=int(length), **tokens)
 
     @classmethod
     def clip(cls, max_length: int = 77, pad: str = END) -> Tokenizer:
@@ -84,6 +85,10 @@ class Tokenizer:
     def ids(self, prompt: str) -> list[int]:
         """The ids of the prompt's pieces, without start and end, however many there are."""
         return self._engine.encode(prompt, add_special_tokens=False).ids
+
+    def wholes(self, prompt: str) -> list[list[int]]:
+        """The same ids, those in one list that no chunk may divide: one by one, as all pieces are single."""
+        return [[id] for id in self.ids(prompt)]
 
     def tokens(self, prompt: str) -> list[str]:
         """The pieces of the prompt as the vocabulary spells them (`</w>` ends a word), to look at."""
@@ -155,6 +160,22 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     letters = printing + [each for each in letters if ord(each) >= 256]
     pieces = [*letters, *(each + END_OF_WORD for each in letters), *(one + other for one, other in merges), START, END]
     return {piece: id for id, piece in enumerate(pieces)}, merges
+
+
+def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A tokenizer folder's pieces with their ids, and its merges, from its two files or from `tokenizer.json`.
+
+    Raises FromnoiseError naming the file that is missing or damaged.
+    """
+    whole = folder / "tokenizer.json"
+    if (folder / "vocab.json").is_file() or not whole.is_file():
+        return _json(folder / "vocab.json"), _merges(folder / "merges.txt")
+    try:
+        model = _json(whole)["model"]
+        pairs = [each.split() if isinstance(each, str) else each for each in model["merges"]]
+        return dict(model["vocab"]), [(str(one), str(other)) for one, other in pairs]
+    except (KeyError, TypeError, ValueError) as error:
+        raise FromnoiseError(f"{whole} holds no vocabulary with merges ({error!r})") from error
 
 
 def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:

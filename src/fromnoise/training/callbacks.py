@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.training.learner import Callback, Learner
+from fromnoise.training.record import Record
 
 
 class MixedPrecision(Callback):
@@ -124,31 +124,25 @@ class Every(Callback):
 
 
 class Log(Callback):
-    """Appends `{"step", "loss", "rate", "pictures_per_second"}` to `log.jsonl` every `every` steps."""
+    """Records loss, rate and pictures per second, each the mean over `every` steps."""
 
-    def __init__(self, folder: Path, batch: int, every: int = 50) -> None:
-        self.path, self.batch, self.every = folder / "log.jsonl", batch, every
+    def __init__(self, record: Record, batch: int, every: int = 50) -> None:
+        self.record, self.batch, self.every = record, batch, every
         self._losses: list[float] = []
         self._last = time.monotonic()
 
     def after_step(self, learner: Learner) -> None:
-        """Remember the loss; write the mean of the last few."""
+        """Remember the loss; record the mean of the last few."""
         self._losses.append(learner.last_loss)
         if len(self._losses) < self.every:
             return
-        self.write(
-            step=learner.step_index,
+        self.record.figures(
+            learner.step_index,
             loss=sum(self._losses) / self.every,
             rate=learner.optimizer.param_groups[0]["lr"],
             pictures_per_second=self.every * self.batch / (time.monotonic() - self._last),
         )
         self._losses, self._last = [], time.monotonic()
-
-    def write(self, **values: float) -> None:
-        """One line of figures."""
-        rounded = {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in values.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(rounded) + "\n")
 
 
 class Progress(Callback):

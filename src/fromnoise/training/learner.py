@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -84,14 +84,20 @@ class Learner:
     def one_step(self) -> None:
         """One batch through all five verbs."""
         batch = self.task.batch(self.step_index)
-        with ExitStack() as stack:
-            for context in filter(None, (each.around_predict(self) for each in self.callbacks)):
-                stack.enter_context(context)
+        with self.around_predict():
             loss = self.loss(self.predict(batch), batch)
         self.backward(loss)
         self.step()
         self.zero_grad()
         self.last_loss = float(loss.detach())
+
+    @contextmanager
+    def around_predict(self) -> Iterator[None]:
+        """What predictions are made in: every callback's context, mixed precision for one."""
+        with ExitStack() as stack:
+            for context in filter(None, (each.around_predict(self) for each in self.callbacks)):
+                stack.enter_context(context)
+            yield
 
     def fit(self, steps: int) -> None:
         """Train until `steps` steps have been made in all, the ones before a resume counted in.

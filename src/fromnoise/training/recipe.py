@@ -32,10 +32,15 @@ def read_recipe(recipe: R, path: Path | None) -> R:
 
 
 def write_recipe(recipe: object, path: Path) -> None:
-    """The resolved recipe as TOML, for the run folder; fields that are None are left out."""
-    values = {name: value for name, value in asdict(recipe).items() if value is not None}  # type: ignore[call-overload]
+    """The resolved recipe as TOML, for the run folder."""
     with atomic_write(path, overwrite=True) as temporary:
-        temporary.write_text("".join(f"{name} = {_toml(value)}\n" for name, value in values.items()))
+        temporary.write_text("".join(recipe_lines(recipe)))
+
+
+def recipe_lines(recipe: object) -> list[str]:
+    """A recipe's TOML, a field a line; fields that are None are left out."""
+    values = {name: value for name, value in asdict(recipe).items() if value is not None}  # type: ignore[call-overload]
+    return [f"{name} = {_toml(value)}\n" for name, value in values.items()]
 
 
 def _fits(value: object, default: object) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
-from fromnoise.training.callbacks import Averages, Checkpoints, LearningRate, Log, MixedPrecision, Progress
-from fromnoise.training.learner import Callback, Learner, Task
+from fromnoise.training.callbacks import Averages, Checkpoints, LearningRate, Log, Progress
+from fromnoise.training.learner import Callback, Task
 from fromnoise.training.optimizers import Optimizer, adamw
+from fromnoise.training.processes import Processes, launched, were_launched
 from fromnoise.training.recipe import write_recipe
+from fromnoise.training.record import Record
 
 Show = Callable[[int, int, float, float, float], None]
 
@@ -33,13 +36,29 @@ def fit(
     optimizer: Optimizer | None = None,
     minutes: float = 3.0,
     extra: Iterable[Callback] = (),
+    record: Record | None = None,
+    processes: Processes | None = None,
 ) -> None:
-    """Train `task` to `steps` steps in `folder`, going on from its checkpoint when `resume`; AdamW unless said."""
+    """Train `task` to `steps` steps in `folder`, going on from its checkpoint when `resume`; AdamW unless said.
+
+    `batch` is what all `processes` learn from in a step; a task that can share it names them, and only the main one
+    writes. UsageError when several were launched for a task that can't.
+    """
+    processes = processes or _alone()
     checkpoints = Checkpoints(folder, minutes)
-    shown = [Progress(steps, batch, show)] if show else []
-    device = next(task.model.parameters()).device.type
-    callbacks = [MixedPrecision(device=device), rate, averages, Log(folder, batch), *extra, checkpoints, *shown]
-    learner = Learner(task, optimizer or adamw(task.model.parameters()), callbacks)
+    callbacks = [processes.precision(next(task.model.parameters()).device.type), rate, averages]
+    if processes.main:
+        shown = [Progress(steps, batch, show)] if show else []
+        callbacks += [Log(record or Record(folder), batch), *extra, checkpoints, *shown]
+    else:
+        callbacks += extra
+    learner = processes.learner(task, optimizer or adamw(task.model.parameters()), callbacks)
     if resume and checkpoints.resume(learner):
         note(f"going on from step {learner.step_index} in {folder}")
     learner.fit(steps)
+
+
+def _alone() -> Processes:
+    if were_launched() and launched().count > 1:
+        raise UsageError("this trainer runs in one process; start it without accelerate launch")
+    return Processes()

@@ -8,7 +8,7 @@ from fromnoise.images.foreign.a1111 import read_parameters, split_schedule
 from fromnoise.images.foreign.names import A1111_SAMPLERS, A1111_SCHEDULES
 from fromnoise.images.parameters import parse_parameters
 from fromnoise.images.settings import Settings
-from fromnoise.request import LIKE, SAMPLERS, SCHEDULES
+from fromnoise.request import LIKE, SAMPLERS, SCHEDULES, AdapterHash, Hires, Request
 
 
 def read(text: str) -> Settings:
@@ -86,15 +86,58 @@ def test_combined_names_are_split_at_the_longest():
     assert set(A1111_SAMPLERS.values()) - set(SAMPLERS.values()) == {"DPM++ 2M SDE Heun"}
 
 
-def test_hires_fix_is_told_as_one():
-    found = read(
-        "a wolf\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x512, Denoising strength: 0.7, "
-        "Hires upscale: 2, Hires steps: 10, Hires upscaler: Latent, Version: v1.10.1"
+HIRES = "Steps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 512x768, Denoising strength: 0.7, Version: v1.10.1, "
+
+
+def test_hires_fix():
+    found = read(f"a wolf\n{HIRES}Hires upscale: 2, Hires steps: 10, Hires upscaler: Latent (nearest-exact)")
+    assert found.complete
+    assert found.request is not None
+    assert found.request.hires == Hires(2.0, "latent-nearest-exact", 0.7, 10)
+    assert (found.request.size, found.request.strength) == ((512, 768), Request.strength)
+
+
+def test_hires_steps_are_the_first_passs_where_none_are_said():
+    assert request(f"{HIRES}Hires upscale: 1.5, Hires upscaler: Latent").hires == Hires(1.5, "latent", 0.7, 20)
+    assert request(f"{HIRES}Hires steps: 0, Hires upscale: 1.5, Hires upscaler: Lanczos").hires == Hires(
+        1.5, "lanczos", 0.7, 20
     )
-    assert found.missing == ()
-    assert list(found.unread) == ["Hires fix"]
-    assert "Hires upscale: 2" in found.unread["Hires fix"]
-    assert "Denoising strength: 0.7" in found.unread["Hires fix"]
+
+
+@pytest.mark.parametrize("size", ["1024x1536", "1024x0", "0x1536"])
+def test_hires_resize(size: str):
+    assert request(f"{HIRES}Hires resize: {size}, Hires upscaler: Latent").hires == Hires(2.0, "latent", 0.7, 20)
+
+
+def test_hires_that_is_not_ours_to_follow():
+    found = read(f"a\n{HIRES}Hires upscale: 2, Hires upscaler: R-ESRGAN 4x+, Hires prompt: a fox, Hires sampler: DDIM")
+    assert found.request is not None
+    assert found.request.hires == Hires(2.0, "lanczos", 0.7, 20)
+    assert found.unread == {
+        "Hires upscaler": "R-ESRGAN 4x+ (no such upscaler here; Lanczos enlarges instead)",
+        "Hires prompt": "a fox",
+        "Hires sampler": "DDIM",
+    }
+    for odd in ("Hires upscale: 99", "Hires upscale: x", "Hires resize: 1024x1024", "First pass size: 256x256"):
+        found = read(f"a\n{HIRES}{odd}, Hires upscaler: Latent")
+        assert found.request is not None
+        assert found.request.hires is None
+        assert "Hires fix" in found.unread
+
+
+def test_hashes_of_adapters():
+    found = read(
+        "a <lora:fur:0.8> ink\nSteps: 20, Sampler: Euler, Seed: 1, "
+        'Lora hashes: "fur: 0123456789ab, snow: 111111111111", TI hashes: "ink: ba9876543210, ink: ba9876543210"'
+    )
+    assert found.request is not None
+    assert found.request.hashes == (
+        AdapterHash("lora", "fur", "0123456789ab"),
+        AdapterHash("lora", "snow", "111111111111"),
+        AdapterHash("embedding", "ink", "ba9876543210"),
+        AdapterHash("embedding", "ink", "ba9876543210"),
+    )
+    assert found.missing == ("the LoRA 'fur' at 0.8", "the LoRA 'snow'", "the embedding 'ink'")
 
 
 def test_image_to_image_needs_its_picture():
@@ -121,7 +164,7 @@ def test_what_has_no_counterpart_is_kept():
     assert found.request is not None
     assert (found.request.seed, found.request.size, found.request.clip_skip) == (None, None, None)
     assert set(found.unread) == {
-        *("Seed", "Size", "ENSD", "Eta", "RNG", "Variation seed", "Clip skip", "Emphasis"),
+        *("Seed", "Size", "ENSD", "Eta", "RNG", "Clip skip", "Emphasis"),
     }
     assert "from 0" in found.unread["Seed"]
 
@@ -210,6 +253,13 @@ keys = st.sampled_from(
         "Clip skip",
         "Model",
         "Hires upscale",
+        "Hires resize",
+        "Hires steps",
+        "Hires upscaler",
+        "Denoising strength",
+        "Lora hashes",
+        "First steps",
+        "First CFG scale",
         "APG",
         "CFG interval",
         "RNG",

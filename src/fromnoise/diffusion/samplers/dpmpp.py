@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from fromnoise.diffusion.denoiser import Denoiser
 from fromnoise.diffusion.samplers.step import (
     Noise,
     Step,
+    ancestral,
     ancestral_split,
     at,
     begin,
@@ -71,16 +73,15 @@ def sample_dpmpp_2s_ancestral(
     denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None, start: Step | None = None, eta: float = 1.0
 ) -> Iterator[Step]:
     """DPM-Solver++(2S) to below the next level (Lu et al. 2022, algorithm 1, r = 1/2), then fresh noise up to it."""
-    x = begin(x, noise, start)
-    for index, sigma, sigma_next in remaining(sigmas, start):
-        noisy, denoised = x, denoise(x, at(x, sigma))
-        down, up = ancestral_split(sigma, sigma_next, eta)
-        target = denoised
-        if down > 0:
-            middle = (sigma * down) ** 0.5
-            target = denoise(toward(x, denoised, sigma, middle), at(x, middle))
-        x = renoise(toward(x, target, sigma, down), noise, up, sigma, sigma_next)
-        yield Step(index + 1, sigma, noisy, denoised, x, noise_state=state(noise))
+    return ancestral(denoise, x, sigmas, noise, start, eta, partial(_two_stages, denoise))
+
+
+def _two_stages(denoise: Denoiser, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """x at sigma_next, toward the picture that is predicted halfway there in log sigma."""
+    if sigma_next == 0:
+        return denoised
+    middle = (sigma * sigma_next) ** 0.5
+    return toward(x, denoise(toward(x, denoised, sigma, middle), at(x, middle)), sigma, sigma_next)
 
 
 def sample_dpmpp_sde(

@@ -7,39 +7,28 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from fromnoise.diffusion.denoiser import Denoiser
-from fromnoise.diffusion.samplers.step import Noise, Step, ancestral_split, at, begin, remaining, renoise, state, toward
-
-
-def _sample(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, noise: Noise | None, start: Step | None, eta: float
-) -> Iterator[Step]:
-    x = begin(x, noise, start)
-    for index, sigma, sigma_next in remaining(sigmas, start):
-        noisy, denoised = x, denoise(x, at(x, sigma))
-        down, up = ancestral_split(sigma, sigma_next, eta)
-        x = renoise(toward(x, denoised, sigma, down), noise, up, sigma, sigma_next)
-        yield Step(index + 1, sigma, noisy, denoised, x, noise_state=state(noise))
+from fromnoise.diffusion.samplers.step import Noise, Step, ancestral, at, begin, remaining, renoise, state, toward
 
 
 def sample_euler(
     denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None, start: Step | None = None
 ) -> Iterator[Step]:
     """Euler's method on the probability-flow equation (Karras et al. 2022, algorithm 1 without its second half)."""
-    return _sample(denoise, x, sigmas, None, start, eta=0.0)
+    return ancestral(denoise, x, sigmas, None, start, 0.0, toward)
 
 
 def sample_ddim(
     denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None = None, start: Step | None = None
 ) -> Iterator[Step]:
     """DDIM with eta 0 (Song et al. 2020, eq. 12): in sigma the same step as Euler's, and no noise."""
-    return _sample(denoise, x, sigmas, None, start, eta=0.0)
+    return ancestral(denoise, x, sigmas, None, start, 0.0, toward)
 
 
 def sample_euler_ancestral(
     denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise, start: Step | None = None
 ) -> Iterator[Step]:
     """Step below the next level and add fresh noise up to it: DDIM with eta 1, k-diffusion's "Euler a"."""
-    return _sample(denoise, x, sigmas, noise, start, eta=1.0)
+    return ancestral(denoise, x, sigmas, noise, start, 1.0, toward)
 
 
 def sample_ddpm(
@@ -50,7 +39,7 @@ def sample_ddpm(
     The posterior of x / alpha has the mean and the variance of Euler a's step, so in sigma the two are one and only
     the first x differs (`VARIANCE_PRESERVING`).
     """
-    return _sample(denoise, x, sigmas, noise, start, eta=1.0)
+    return ancestral(denoise, x, sigmas, noise, start, 1.0, toward)
 
 
 def sample_lcm(

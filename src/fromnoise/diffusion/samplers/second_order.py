@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from torch import Tensor
 
 from fromnoise.diffusion.denoiser import Denoiser
-from fromnoise.diffusion.samplers.step import (
-    Noise,
-    Step,
-    ancestral_split,
-    at,
-    begin,
-    remaining,
-    renoise,
-    slope,
-    state,
-    toward,
-)
+from fromnoise.diffusion.samplers.step import Noise, Step, ancestral, at, begin, remaining, slope, toward
 
 
 def heun_step(denoise: Denoiser, x: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
@@ -44,7 +34,9 @@ def sample_heun(
 
 
 def _midpoint(denoise: Denoiser, x: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
-    """x at sigma_next by the slope halfway in log sigma."""
+    """x at sigma_next by the slope halfway in log sigma; at 0 the predicted picture."""
+    if sigma_next == 0:
+        return denoised
     middle = (sigma * sigma_next) ** 0.5
     halfway = toward(x, denoised, sigma, middle)
     return x + slope(halfway, denoise(halfway, at(x, middle)), middle) * (sigma_next - sigma)
@@ -64,10 +56,4 @@ def sample_dpm2_ancestral(
     denoise: Denoiser, x: Tensor, sigmas: Tensor, *, noise: Noise | None, start: Step | None = None, eta: float = 1.0
 ) -> Iterator[Step]:
     """DPM2 to below the next level, then fresh noise up to it: k-diffusion's "DPM2 a"."""
-    x = begin(x, noise, start)
-    for index, sigma, sigma_next in remaining(sigmas, start):
-        noisy, denoised = x, denoise(x, at(x, sigma))
-        down, up = ancestral_split(sigma, sigma_next, eta)
-        x = denoised if down == 0 else _midpoint(denoise, x, denoised, sigma, down)
-        x = renoise(x, noise, up, sigma, sigma_next)
-        yield Step(index + 1, sigma, noisy, denoised, x, noise_state=state(noise))
+    return ancestral(denoise, x, sigmas, noise, start, eta, partial(_midpoint, denoise))

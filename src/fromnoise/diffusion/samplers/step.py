@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fromnoise.diffusion.denoiser import Denoiser
 from fromnoise.runtime.paths import atomic_write
 
 
@@ -35,8 +36,8 @@ class Step:
 
     `index` steps are done; `noisy` (B, C, h, w) went in at level `sigma`; `denoised` is the picture predicted from
     it; `x` came out, at the next level. `history` is the solver's memory, `noise_state` the streams' positions, and
-    `guidance` the memory of a denoiser that has one, which whoever made it keeps here. Where the pictures of a batch
-    are at different levels (DPM adaptive), `sigma` is the highest.
+    `guidance` and `reused` the memories of a denoiser and of a network that have one, which whoever made them keeps
+    here. Where the pictures of a batch are at different levels (DPM adaptive), `sigma` is the highest.
     """
 
     index: int
@@ -47,6 +48,7 @@ class Step:
     history: tuple[Tensor, ...] = ()
     noise_state: Tensor | None = None
     guidance: tuple[Tensor, ...] = ()
+    reused: tuple[Tensor, ...] = ()
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
@@ -62,13 +64,13 @@ class Step:
     @classmethod
     def read(cls, path: Path) -> Step:
         """The step that `save` wrote."""
-        tensors = load_file(path)
+        tensors: dict[str, Any] = load_file(path)
         index, sigma = tensors.pop("place").tolist()
-        history, guidance = (_taken(tensors, name) for name in _MEMORIES)
-        return cls(index=int(index), sigma=sigma, history=history, guidance=guidance, **tensors)
+        memories: dict[str, Any] = {name: _taken(tensors, name) for name in _MEMORIES}
+        return cls(index=int(index), sigma=sigma, **memories, **tensors)
 
 
-_MEMORIES = ("history", "guidance")
+_MEMORIES = ("history", "guidance", "reused")
 """The fields of a Step that hold several tensors."""
 
 
@@ -139,3 +141,25 @@ def renoise(x: Tensor, noise: Noise | None, amount: float, sigma: float, sigma_n
 def state(noise: Noise | None) -> Tensor | None:
     """Where the noise streams stand, for the Step."""
     return None if noise is None else noise.state
+
+
+def ancestral(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Tensor,
+    noise: Noise | None,
+    start: Step | None,
+    eta: float,
+    onward: Callable[[Tensor, Tensor, float, float], Tensor],
+) -> Iterator[Step]:
+    """Every one-step solver as a sampler: `onward` to below the next level, then fresh noise up to it.
+
+    `onward(x, denoised, sigma, down)` is the solver: x at the level `down`, which may be 0. With eta 0 there is no
+    noise and `down` is the next level.
+    """
+    x = begin(x, noise, start)
+    for index, sigma, sigma_next in remaining(sigmas, start):
+        noisy, denoised = x, denoise(x, at(x, sigma))
+        down, up = ancestral_split(sigma, sigma_next, eta)
+        x = renoise(onward(x, denoised, sigma, down), noise, up, sigma, sigma_next)
+        yield Step(index + 1, sigma, noisy, denoised, x, noise_state=state(noise))

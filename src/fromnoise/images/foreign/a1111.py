@@ -8,7 +8,13 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from fromnoise.images.foreign.draft import Draft, short
-from fromnoise.images.foreign.names import A1111_OWN_SCHEDULES, A1111_SAMPLERS, A1111_SCHEDULES, SCHEDULE_LABELS
+from fromnoise.images.foreign.names import (
+    A1111_OWN_SCHEDULES,
+    A1111_SAMPLERS,
+    A1111_SCHEDULES,
+    SCHEDULE_LABELS,
+    UPSCALER_LABELS,
+)
 from fromnoise.images.parameters import MISSING_MEANS, Parameters
 from fromnoise.images.settings import OWN, Settings
 
@@ -31,6 +37,11 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "CFG scale": "guidance",
         "Seed": "seed",
         "Size": "size",
+        "Variation seed": "variation_seed",
+        "Variation seed strength": "variation",
+        "Tiling": "tile",
+        "Mask blur": "mask_blur",
+        "Masked area padding": "mask_padding",
         "Model": "model",
         "Model hash": "model_hash",
         "CFG rescale": "rescale",
@@ -49,10 +60,26 @@ EMPHASES: Mapping[str, str] = MappingProxyType({"Original": "a1111", "None": "no
 HARMLESS = re.compile(
     r"Version|User|App|Backend|Pipeline|Operations|Parser|Comment|Batch.*|Index|Time|Created Date|Denoising strength"
     r"|Clip skip|RNG|Sampler|Schedule type|Sampler (sigma|spacing)|Emphasis|Sheet|.*[Hh]ash(es)?|Civitai .*|Pad conds.*"
+    r"|Inpaint area"
 )
 """Keys that are read elsewhere, or that change nothing about the picture."""
 
 HIRES = re.compile(r"(Hires|HiRes|First pass) .*|Refine")
+HIRES_READ = ("Hires upscale", "Hires resize", "Hires steps", "Hires upscaler")
+HIRES_STRENGTH = "0.7"
+"""What the web UI's second pass had for Denoising strength unless told otherwise."""
+
+BEGUN: Mapping[str, str] = MappingProxyType(
+    {
+        "First steps": "steps",
+        "First prompt": "prompt",
+        "First negative prompt": "negative",
+        "First CFG scale": "guidance",
+    }
+)
+"""Our own keys about the first steps of a branch, and the fields that they are."""
+
+HASHES: Mapping[str, str] = MappingProxyType({"Lora hashes": "lora", "TI hashes": "embedding"})
 MASKS = re.compile(r"Mask .*|Masked .*|Inpaint area|Conditional mask weight")
 
 _LORA = re.compile(r"<(?:lora|lyco):([^:>]+):?([^:>]*)[^>]*>")
@@ -71,6 +98,9 @@ def read_parameters(found: Parameters) -> Settings:
         _sampler(draft, said, dialect)
         _emphasis(draft, said)
         _clip_skip(draft, said)
+        _hires(draft, said)
+        _begun(draft, said)
+        _hashes(draft, said)
         _noise(draft, said, dialect)
         _parts(draft, said)
         _rest(draft, said)
@@ -136,6 +166,51 @@ def _clip_skip(draft: Draft, said: Mapping[str, str]) -> None:
         draft.take("clip_skip", said["Clip skip"], "Clip skip")
 
 
+def _hires(draft: Draft, said: Mapping[str, str]) -> None:
+    """The second pass: its size, what enlarges, its strength, and its steps, which are as many as the first's."""
+    scale = said.get("Hires upscale") or _resized(said)
+    if scale is None:
+        return
+    label = said.get("Hires upscaler", "Latent")
+    name = UPSCALER_LABELS.get(label.casefold())
+    steps = said.get("Hires steps", "0")
+    values = {
+        "scale": scale,
+        "upscaler": name or "lanczos",
+        "strength": said.get("Denoising strength", HIRES_STRENGTH),
+        "steps": said.get("Steps") if steps == "0" else steps,
+    }
+    draft.take("hires", values, "Hires fix")
+    if name is None:
+        draft.unread["Hires upscaler"] = f"{short(label)} (no such upscaler here; Lanczos enlarges instead)"
+
+
+def _resized(said: Mapping[str, str]) -> str | None:
+    """The scale that `Hires resize: 1024x1536` comes to; None where it says none, or changes the shape."""
+    try:
+        sizes = [[int(side) for side in said[key].split("x")] for key in ("Size", "Hires resize")]
+        scales = {large / small for small, large in zip(*sizes, strict=True) if large}
+    except (KeyError, ValueError, ArithmeticError):
+        return None
+    return str(scales.pop()) if len(scales) == 1 else None
+
+
+def _begun(draft: Draft, said: Mapping[str, str]) -> None:
+    if "First steps" in said:
+        draft.take("begun", {field: said[key] for key, field in BEGUN.items() if key in said}, "First steps")
+
+
+def _hashes(draft: Draft, said: Mapping[str, str]) -> None:
+    found = [(kind, *pair) for key, kind in HASHES.items() for pair in _named_hashes(said.get(key, ""))]
+    draft.take("hashes", found or None)
+
+
+def _named_hashes(text: str) -> list[tuple[str, str]]:
+    """`name: hash, name: hash` as pairs."""
+    pairs = (each.rpartition(":") for each in text.split(","))
+    return [(name.strip(), digest.strip()) for name, colon, digest in pairs if colon and name.strip()]
+
+
 def _noise(draft: Draft, said: Mapping[str, str], dialect: Dialect) -> None:
     """A noise source that is not the one which the tool's likeness draws from."""
     if dialect in (A1111, FORGE) and said.get("RNG") not in ("GPU", "NV", MISSING_MEANS["RNG"]):
@@ -152,7 +227,11 @@ def _parts(draft: Draft, said: Mapping[str, str]) -> None:
         draft.need("the mask")
     for name, weight in _LORA.findall(f"{draft.prompt}\n{draft.negative}"):
         draft.need(f"the LoRA {short(name)!r}" + (f" at {short(weight)}" if weight else ""))
-    for name in re.findall(r"([^:,]+):", said.get("TI hashes", "")):
+    tagged = {name for name, _ in _LORA.findall(f"{draft.prompt}\n{draft.negative}")}
+    for name, _ in _named_hashes(said.get("Lora hashes", "")):
+        if name not in tagged:
+            draft.need(f"the LoRA {short(name)!r}")
+    for name, _ in _named_hashes(said.get("TI hashes", "")):
         draft.need(f"the embedding {short(name)!r}")
     for key in ("VAE", "Refiner", "Hypernet"):
         if said.get(key, "None") not in ("None", "none", "Automatic"):
@@ -160,11 +239,14 @@ def _parts(draft: Draft, said: Mapping[str, str]) -> None:
 
 
 def _rest(draft: Draft, said: Mapping[str, str]) -> None:
-    """Every key that nothing here knows, and the second pass as one."""
+    """Every key that nothing here knows, and a second pass as one where none of it could be read."""
     hires = {key: value for key, value in said.items() if HIRES.fullmatch(key)}
-    if hires:
+    if "hires" in draft.fields:
+        more = {key: value for key, value in hires.items() if key not in HIRES_READ and "use same" not in value.lower()}
+        draft.unread.update({key: short(value) for key, value in more.items()})
+    elif hires:
         strength = {"Denoising strength": said["Denoising strength"]} if "Denoising strength" in said else {}
         draft.unread["Hires fix"] = short(", ".join(f"{key}: {value}" for key, value in {**hires, **strength}.items()))
     for key, value in said.items():
-        if key not in FIELDS and key not in hires and not HARMLESS.fullmatch(key):
+        if key not in (*FIELDS, *BEGUN, *hires) and not HARMLESS.fullmatch(key):
             draft.unread[key] = short(value)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fromnoise.images.foreign.names import SAMPLER_LABELS, SCHEDULE_LABELS
 from fromnoise.images.settings import Settings
-from fromnoise.request import LIKE, Request
+from fromnoise.request import LIKE, AdapterHash, Begun, Hires, Request
 from fromnoise.runtime.errors import UsageError
 
 LONGEST = 200
@@ -143,11 +143,41 @@ def share(value: Any) -> tuple[float, float]:
     return float(first), float(second)
 
 
+def tiling(value: Any) -> str | None:
+    """The axes of a Request's `tile` from the web UI's `True`, or from an axis; None for `False`."""
+    return {"True": "xy", "False": None}.get(clean(value), clean(value))
+
+
 def three(value: Any) -> tuple[float, float, float]:
     """Three numbers with slashes between them, `0/15/-0.5`; ValueError for anything else."""
     first, second, third = clean(value).split("/")
     return float(first), float(second), float(third)
 
+
+def hires(values: Mapping[str, Any]) -> Hires:
+    """A second pass from its fields as text; ValueError or UsageError for anything else."""
+    return Hires(**{key: _OF_PASSES[key](value) for key, value in values.items() if value is not None})
+
+
+def begun(values: Mapping[str, Any]) -> Begun:
+    """What the first steps were told, likewise."""
+    return Begun(**{key: _OF_PASSES[key](value) for key, value in values.items()})
+
+
+def hashes(values: Sequence[tuple[str, str, str]]) -> tuple[AdapterHash, ...]:
+    """Adapters' hashes from their kinds, names and digits."""
+    return tuple(AdapterHash(*map(clean, each)) for each in values)
+
+
+_OF_PASSES: Mapping[str, Callable[[Any], Any]] = {
+    "scale": number,
+    "strength": number,
+    "steps": whole,
+    "upscaler": clean,
+    "prompt": clean,
+    "negative": clean,
+    "guidance": number,
+}
 
 READ: Mapping[str, Callable[[Any], Any]] = {
     "prompt": clean,
@@ -160,6 +190,11 @@ READ: Mapping[str, Callable[[Any], Any]] = {
     "rescale": number,
     "threshold": number,
     "pag": number,
+    "variation": number,
+    "variation_seed": whole,
+    "mask_blur": whole,
+    "mask_padding": whole,
+    "tile": tiling,
     "size": size,
     "interval": share,
     "apg": three,
@@ -167,5 +202,8 @@ READ: Mapping[str, Callable[[Any], Any]] = {
     "like": clean,
     "model": clean,
     "model_hash": clean,
+    "hires": hires,
+    "begun": begun,
+    "hashes": hashes,
 }
 """How each field is read from a tool's value."""

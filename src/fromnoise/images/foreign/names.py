@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fromnoise.request import SAMPLERS, SCHEDULES
+from fromnoise.request import SAMPLERS, SCHEDULES, UPSCALERS
 
 
 def _by_label(labels: Mapping[str, str]) -> dict[str, str]:
@@ -22,6 +22,9 @@ SAMPLER_LABELS: Mapping[str, str] = MappingProxyType(_by_label(SAMPLERS))
 
 SCHEDULE_LABELS: Mapping[str, str] = MappingProxyType(_by_label(SCHEDULES))
 """Our schedules likewise."""
+
+UPSCALER_LABELS: Mapping[str, str] = MappingProxyType(_by_label(UPSCALERS))
+"""Our ways to enlarge a picture likewise."""
 
 A1111_SAMPLERS: Mapping[str, str] = MappingProxyType(
     {

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
-from fromnoise.training.run import Show
+from fromnoise.training.processes import launched
 from fromnoise.training.tuning.factors import learning_factors
-from fromnoise.training.tuning.finetune import learning_unet, write_model
+from fromnoise.training.tuning.finetune import learning_unet, model_outcome
 from fromnoise.training.tuning.lora import Ranked, new_factors, outcome_of
 from fromnoise.training.tuning.pictures import Captioned, read_captioned
-from fromnoise.training.tuning.running import Outcome, Result, begin, opened, tune
-from fromnoise.training.tuning.samples import Pool, Sample, Told, encoded, held_out
+from fromnoise.training.tuning.running import How, Outcome, Result, begin, opened, tune
+from fromnoise.training.tuning.samples import Pool, Sample, Told, encoded, parted, quiet
 from fromnoise.training.tuning.task import Learns
 from fromnoise.training.tuning.words import require_sayable
 
@@ -49,11 +50,7 @@ def train(
     run: Path,
     recipe: DreamboothRecipe,
     output: Path,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    show: Show | None = None,
-    told: Told = lambda done, total: None,
+    **how: Unpack[How],
 ) -> Result:
     """Learn a subject in the folder `run`, whose `class` folder keeps the class pictures.
 
@@ -64,24 +61,23 @@ def train(
     if not recipe.subject.strip():
         raise UsageError("say what the pictures show: --class dog, say")
     pipeline = opened(recipe)
-    begin(run, recipe, resume=resume)
-    learnt, probed = held_out(encoded(pipeline, found, [subject_captions(recipe)] * len(found), flip=recipe.flip))
+    begin(run, recipe, resume=how.get("resume", False))
+    learnt, held = parted(pipeline, found, [subject_captions(recipe)] * len(found), flip=recipe.flip)
     pools = [Pool(learnt)]
     if recipe.class_pictures:
-        pools.append(Pool(class_samples(pipeline, run / "class", recipe, told), recipe.prior))
-    learns, outcome = _learning(pipeline, recipe, overwrite)
+        pools.append(Pool(class_samples(pipeline, run / "class", recipe, how.get("told", quiet)), recipe.prior))
+    learns, outcome = _learning(pipeline, recipe, how.get("overwrite", False))
     return tune(
         run,
         pipeline,
         learns,
         outcome,
         pools,
-        probed,
+        held,
         (*subject_captions(recipe)[:2], f"a {recipe.subject}"),
         replace(recipe, rate=recipe.rate or RATES[recipe.lora]),
         output,
-        resume=resume,
-        show=show,
+        **how,
     )
 
 
@@ -94,20 +90,24 @@ def subject_captions(recipe: DreamboothRecipe) -> tuple[str, ...]:
 def class_samples(pipeline: Pipeline, folder: Path, recipe: DreamboothRecipe, told: Told) -> list[Sample]:
     """Pictures of the class as the base model draws it, kept in `folder` and drawn only where they are missing."""
     caption = f"a {recipe.subject}"
-    drawn = []
-    for number in range(recipe.class_pictures):
-        path = folder / f"{number:04d}.png"
-        if not path.exists():
-            request = Request(prompt=caption, seed=FIRST_SEED + number, steps=recipe.sample_steps)
-            with atomic_write(path, overwrite=True) as temporary:
-                pipeline(request)[0].image.save(temporary, "PNG")
-        drawn.append(Captioned(path, caption))
-        told(number + 1, recipe.class_pictures)
+    drawn = [Captioned(folder / f"{number:04d}.png", caption) for number in range(recipe.class_pictures)]
+    if launched().main:
+        for number, each in enumerate(drawn):
+            _draw(pipeline, each, FIRST_SEED + number, recipe.sample_steps)
+            told(number + 1, len(drawn))
+    launched().wait()
     return encoded(pipeline, drawn, [(caption,)] * len(drawn))
+
+
+def _draw(pipeline: Pipeline, wanted: Captioned, seed: int, steps: int) -> None:
+    if not wanted.path.exists():
+        request = Request(prompt=wanted.caption or "", seed=seed, steps=steps)
+        with atomic_write(wanted.path, overwrite=True) as temporary:
+            pipeline(request)[0].image.save(temporary, "PNG")
 
 
 def _learning(pipeline: Pipeline, recipe: DreamboothRecipe, overwrite: bool) -> tuple[Learns, Outcome]:
     if not recipe.lora:
-        return learning_unet(pipeline), Outcome(write=lambda path: write_model(path, pipeline, overwrite=overwrite))
+        return learning_unet(pipeline), model_outcome(pipeline, overwrite=overwrite)
     factors = new_factors(pipeline, recipe)
     return learning_factors(pipeline, factors), outcome_of(factors, pipeline, recipe.layout)

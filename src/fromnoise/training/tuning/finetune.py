@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.convert import write_checkpoint
@@ -12,11 +13,11 @@ from fromnoise.checkpoints.stored import Stored
 from fromnoise.pipeline import Pipeline
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
-from fromnoise.training.run import Show
 from fromnoise.training.tuning.pictures import read_captioned, require_captions
-from fromnoise.training.tuning.running import Outcome, Result, begin, opened, tune
-from fromnoise.training.tuning.samples import Pool, Told, encoded, held_out
+from fromnoise.training.tuning.running import How, Outcome, Result, begin, opened, tune
+from fromnoise.training.tuning.samples import Pool, parted, quiet
 from fromnoise.training.tuning.task import Learns, Tuning
+from fromnoise.training.tuning.words import spread
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,7 @@ def train(
     run: Path,
     recipe: FinetuneRecipe,
     output: Path,
-    *,
-    overwrite: bool = False,
-    resume: bool = False,
-    show: Show | None = None,
-    told: Told = lambda done, total: None,
+    **how: Unpack[How],
 ) -> Result:
     """Learn from captioned pictures in the folder `run`; `output` is a whole model, a folder or a .safetensors file.
 
@@ -52,27 +49,32 @@ def train(
     found = read_captioned(pictures)
     require_captions(found, "")
     pipeline = opened(recipe)
-    begin(run, recipe, resume=resume)
+    begin(run, recipe, resume=how.get("resume", False))
     texts = [(str(each.caption),) for each in found]
-    learnt, probed = held_out(encoded(pipeline, found, texts, flip=recipe.flip, buckets=True, told=told))
+    told = how.get("told", quiet)
+    learnt, held = parted(pipeline, found, texts, flip=recipe.flip, buckets=True, told=told)
     return tune(
         run,
         pipeline,
         learning_unet(pipeline),
-        Outcome(write=lambda path: write_model(path, pipeline, overwrite=overwrite)),
+        model_outcome(pipeline, overwrite=how.get("overwrite", False)),
         [Pool(learnt)],
-        probed,
-        tuple(dict.fromkeys(each[0] for each in texts[:4])),
+        held,
+        spread((each[0] for each in texts), 4),
         recipe,
         output,
-        resume=resume,
-        show=show,
+        **how,
     )
 
 
 def learning_unet(pipeline: Pipeline) -> Learns:
     """The whole U-Net; the text encoders and the autoencoder stay as they are."""
     return Learns(pipeline.unet.requires_grad_(True), pipeline.prompts)
+
+
+def model_outcome(pipeline: Pipeline, *, overwrite: bool) -> Outcome:
+    """The whole model as it is, which draws by itself."""
+    return Outcome(write=lambda path: write_model(path, pipeline, overwrite=overwrite))
 
 
 def require_free_model(output: Path, *, overwrite: bool) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,9 @@ from fromnoise.pipeline import Pipeline
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.seeds import generator
 from fromnoise.text import TextEncoder
-from fromnoise.training.run import Show
 from fromnoise.training.tuning.pictures import read_captioned
-from fromnoise.training.tuning.running import Outcome, Result, begin, opened, tune
-from fromnoise.training.tuning.samples import Pool, Told, encoded, held_out
+from fromnoise.training.tuning.running import How, Outcome, Result, begin, opened, tune
+from fromnoise.training.tuning.samples import Pool, parted, quiet
 from fromnoise.training.tuning.task import Learns, Tuning
 from fromnoise.training.tuning.words import require_new_word, worded
 
@@ -54,10 +54,7 @@ def train(
     run: Path,
     recipe: InversionRecipe,
     output: Path,
-    *,
-    resume: bool = False,
-    show: Show | None = None,
-    told: Told = lambda done, total: None,
+    **how: Unpack[How],
 ) -> Result:
     """Learn `recipe.token` from pictures, in the folder `run`; `output` is the file that other tools load.
 
@@ -67,9 +64,9 @@ def train(
     pipeline = opened(recipe)
     require_new_word(pipeline, recipe.token)
     vectors = Vectors(first_rows(pipeline, recipe))
-    begin(run, recipe, resume=resume)
+    begin(run, recipe, resume=how.get("resume", False))
     texts = [worded(each.caption, recipe.token, style=recipe.style) for each in found]
-    learnt, probed = held_out(encoded(pipeline, found, texts, flip=recipe.flip, told=told))
+    learnt, held = parted(pipeline, found, texts, flip=recipe.flip, told=how.get("told", quiet))
     return tune(
         run,
         pipeline,
@@ -79,13 +76,12 @@ def train(
             fields=lambda path: {"embeddings": (str(path),)},
         ),
         [Pool(learnt)],
-        probed,
+        held,
         prompts_for(recipe),
         _scaled(recipe, pipeline),
         output,
         decay=0.0,
-        resume=resume,
-        show=show,
+        **how,
     )
 
 

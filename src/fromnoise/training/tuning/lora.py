@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Lora
 from fromnoise.runtime.errors import UsageError
-from fromnoise.training.run import Show
 from fromnoise.training.tuning.factors import Factors, learning_factors, modules_of, write_factors
 from fromnoise.training.tuning.pictures import Captioned, read_captioned, require_captions
-from fromnoise.training.tuning.running import Outcome, Result, begin, opened, tune
-from fromnoise.training.tuning.samples import Pool, Told, encoded, held_out
+from fromnoise.training.tuning.running import How, Outcome, Result, begin, opened, tune
+from fromnoise.training.tuning.samples import Pool, parted, quiet
 from fromnoise.training.tuning.task import Tuning
-from fromnoise.training.tuning.words import worded
+from fromnoise.training.tuning.words import spread, worded
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,7 @@ def train(
     run: Path,
     recipe: LoraRecipe,
     output: Path,
-    *,
-    resume: bool = False,
-    show: Show | None = None,
-    told: Told = lambda done, total: None,
+    **how: Unpack[How],
 ) -> Result:
     """Learn from pictures in the folder `run`; `output` is a file in the layout of `recipe`.
 
@@ -59,20 +56,19 @@ def train(
     texts = captions_for(found, recipe)
     pipeline = opened(recipe)
     factors = new_factors(pipeline, recipe)
-    begin(run, recipe, resume=resume)
-    learnt, probed = held_out(encoded(pipeline, found, texts, flip=recipe.flip, told=told))
+    begin(run, recipe, resume=how.get("resume", False))
+    learnt, held = parted(pipeline, found, texts, flip=recipe.flip, told=how.get("told", quiet))
     return tune(
         run,
         pipeline,
         learning_factors(pipeline, factors),
         outcome_of(factors, pipeline, recipe.layout),
         [Pool(learnt)],
-        probed,
+        held,
         prompts_for(texts, recipe),
         recipe,
         output,
-        resume=resume,
-        show=show,
+        **how,
     )
 
 
@@ -107,4 +103,4 @@ def prompts_for(texts: Sequence[tuple[str, ...]], recipe: LoraRecipe) -> tuple[s
     """What is drawn on the way: three captions, and a control prompt, which should stay as it is."""
     if recipe.token and recipe.style:
         return (*(f"{each}, {recipe.token} style" for each in ("a cat", "a house", "a red apple")), "a cat")
-    return (*dict.fromkeys(each[0] for each in texts[:3]), "a cat")
+    return (*spread((each[0] for each in texts), 3), "a cat")

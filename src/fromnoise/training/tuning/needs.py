@@ -7,15 +7,24 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import nn
 
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note
+from fromnoise.training.learner import Callback, Learner
+from fromnoise.training.optimizers import adamw
+from fromnoise.training.tuning.showing import Samples
 from fromnoise.training.tuning.task import TuningTask
+from fromnoise.training.tuning.watching import Watch
 
-WARMUP = 3
+WARMUP = 5
 """Steps that are measured, the first of which is not counted."""
+
+LONG = 60.0
+"""Seconds after which fewer steps will do."""
 
 GIB = 2**30
 OPTIMISED = 16
@@ -31,13 +40,33 @@ class Needs:
     memory: int
     seconds: float
 
-    def text(self, steps: int) -> str:
-        """One line for a person; `steps` are those still to be made."""
-        share = self.learn / max(self.parameters, 1)
+
+class Forecast(Callback):
+    """Tells what the run needs. It stands behind what it asks how long it took: pictures and checks are part of it."""
+
+    def __init__(self, task: TuningTask, samples: Samples, watch: Watch) -> None:
+        self.task, self.samples, self.watch = task, samples, watch
+
+    def start(self, learner: Learner) -> None:
+        """Measure, and say so."""
+        needs, left = measure(learner, self.task), self.task.recipe.steps - learner.step_index
+        if self.task.processes.main and left > 0:
+            note(self.text(needs, left))
+
+    def text(self, needs: Needs, left: int) -> str:
+        """One line for a person; `left` steps are still to be made."""
+        share = needs.learn / max(needs.parameters, 1)
         return (
-            f"{self.learn:,} parameters learn ({share:.2%} of {self.parameters:,}); about {self.memory / GIB:.1f} GiB "
-            f"of memory; {self.seconds:.2f} s a step, {_minutes(self.seconds * steps)} for {steps} steps at the most"
+            f"{needs.learn:,} parameters learn ({share:.2%} of {needs.parameters:,}); about {needs.memory / GIB:.1f} "
+            f"GiB of memory; {needs.seconds:.2f} s a step, with checks and pictures about "
+            f"{_minutes(self.seconds(needs, left))} for {left} steps at the most"
         )
+
+    def seconds(self, needs: Needs, left: int) -> float:
+        """How long so many steps take, their checks, and their pictures, which are drawn once more at the end."""
+        recipe = self.task.recipe
+        sheets = left // recipe.sample_every + 1 if recipe.sample_every else 0
+        return left * needs.seconds + left // recipe.check_every * self.watch.seconds + sheets * self.samples.seconds
 
 
 def require_memory(learn: int, device: torch.device) -> None:
@@ -50,17 +79,24 @@ def require_memory(learn: int, device: torch.device) -> None:
         )
 
 
-def measure(task: TuningTask) -> Needs:
-    """Time and memory of the first steps' forward and backward passes, which change no weight."""
-    seconds = []
-    for step in range(WARMUP):
+def learning(task: TuningTask) -> int:
+    """How many parameters learn."""
+    return sum(each.numel() for each in task.model.parameters() if each.requires_grad)
+
+
+def measure(learner: Learner, task: TuningTask) -> Needs:
+    """Time and memory of whole steps with a rate of zero and an optimiser of their own, which change no weight."""
+    idle = adamw(task.model.parameters())
+    for group in idle.param_groups:
+        group["lr"] = 0.0
+    seconds: list[float] = []
+    while len(seconds) < 2 or (len(seconds) < WARMUP and (task.processes.count > 1 or sum(seconds) < LONG)):
         before = time.monotonic()
-        _one(task, step)
+        _one(learner, idle, len(seconds))
         seconds.append(time.monotonic() - before)
-    learn = sum(each.numel() for each in task.model.parameters() if each.requires_grad)
-    device = task.pipeline.device
+    learn = learning(task)
     averages = learn * 4 * (1 if task.recipe.average else 0)
-    return Needs(learn, _all(task), _peak(device) + learn * 8 + averages, sum(seconds[1:]) / (WARMUP - 1))
+    return Needs(learn, _all(task), _peak(task.pipeline.device) + averages, mean(seconds[1:]))
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -74,13 +110,13 @@ def free_memory(device: torch.device) -> int | None:
     return next((int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"), None)
 
 
-def _one(task: TuningTask, step: int) -> None:
-    batch = task.batch(step)
-    with torch.autocast(task.pipeline.device.type, torch.bfloat16):
-        loss = task.loss(task.predict(batch), batch)
-    loss.backward()
-    for each in task.model.parameters():
-        each.grad = None
+def _one(learner: Learner, idle: torch.optim.Optimizer, step: int) -> None:
+    batch = learner.task.batch(step)
+    with learner.around_predict():
+        loss = learner.loss(learner.predict(batch), batch)
+    learner.backward(loss)
+    idle.step()
+    idle.zero_grad(set_to_none=True)
 
 
 def _all(task: TuningTask) -> int:

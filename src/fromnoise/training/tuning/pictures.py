@@ -24,14 +24,19 @@ FILE_FIELDS, TEXT_FIELDS = ("file_name", "image", "file"), ("text", "caption", "
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture file and its caption, None where nobody wrote one."""
+    """A picture file and its caption, None where nobody wrote one.
+
+    `nearer` (n, share) is a view of a share of each side, cut from a corner: n counts the corners.
+    """
 
     path: Path
     caption: str | None = None
+    nearer: tuple[int, float] | None = None
 
     def open(self) -> Image.Image:
         """The picture upright and in RGB; UsageError naming the file when it is damaged."""
-        return upright_rgb(open_image(read_picture(self.path), str(self.path)))
+        whole = upright_rgb(open_image(read_picture(self.path), str(self.path)))
+        return whole if self.nearer is None else cut(whole, *self.nearer)
 
 
 def read_captioned(sources: Sequence[Path]) -> list[Captioned]:
@@ -51,6 +56,13 @@ def require_captions(pictures: Iterable[Captioned], advice: str) -> None:
     for each in pictures:
         if not each.caption:
             raise UsageError(f"{each.path} has no caption; write {each.path.stem}.txt beside it{advice}")
+
+
+def cut(picture: Image.Image, corner: int, share: float) -> Image.Image:
+    """A share of each side, from one of the four corners, as large as the whole was."""
+    width, height = round(picture.width * share), round(picture.height * share)
+    left, top = (picture.width - width) * (corner % 2), (picture.height - height) * (corner // 2 % 2)
+    return picture.crop((left, top, left + width, top + height)).resize(picture.size, Image.Resampling.LANCZOS)
 
 
 def fitted(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

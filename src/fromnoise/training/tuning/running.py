@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from PIL import Image
 
@@ -17,27 +17,39 @@ from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.text import PromptEncoder
 from fromnoise.training.callbacks import Averages, LearningRate
-from fromnoise.training.learner import Learner
 from fromnoise.training.optimizers import adamw
-from fromnoise.training.recipe import write_recipe
+from fromnoise.training.processes import launched
+from fromnoise.training.recipe import recipe_lines
+from fromnoise.training.record import Record
 from fromnoise.training.run import Show, fit, open_run
-from fromnoise.training.tuning.needs import measure, require_memory
-from fromnoise.training.tuning.samples import Pool, Sample
+from fromnoise.training.tuning.needs import Forecast, learning, require_memory
+from fromnoise.training.tuning.samples import HeldOut, Pool, Told
+from fromnoise.training.tuning.showing import SEED, Samples
 from fromnoise.training.tuning.task import Learns, Tuning, TuningTask
-from fromnoise.training.tuning.watching import SEED_OF_SAMPLES, Enough, Samples, Watch
+from fromnoise.training.tuning.watching import Enough, Watch
 
 COOLING = 2 / 3
 """The share of a run after which its rate falls to zero."""
 
 
+class How(TypedDict, total=False):
+    """What every trainer may be told beside its recipe: replace a model that is there, go on, and whom to tell."""
+
+    overwrite: bool
+    resume: bool
+    show: Show | None
+    told: Told
+
+
 @dataclass(frozen=True)
 class Result:
-    """Where the result is, and the loss on fixed noise before and at the best step."""
+    """Where the result is, the loss on what was held out before and at the best step, and the drift there."""
 
     path: Path
     first: float
     best: float
     best_step: int
+    drift: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,7 @@ class Outcome:
 
 def opened(recipe: Tuning) -> Pipeline:
     """The base model, frozen, laid out for fast convolutions."""
-    pipeline = load(recipe.model)
+    pipeline = load(recipe.model, device=launched().device)
     if pipeline.inpaints or pipeline.unet.config.time_cond_proj_dim is not None:
         raise UsageError(f"{pipeline.name} is an inpainting or LCM network; tune the ordinary model it was made from")
     channels_last(pipeline.unet)
@@ -67,7 +79,9 @@ def begin(folder: Path, recipe: Tuning, *, resume: bool) -> None:
         raise UsageError(f"{folder} has a checkpoint: --resume goes on from it, another --run starts afresh")
     if resume and before.exists():
         _require_same(before, folder, recipe)
-    open_run(folder, recipe)
+    if launched().main:
+        open_run(folder, recipe)
+    launched().wait()
 
 
 def require_free(output: Path, *, overwrite: bool) -> Path:
@@ -86,48 +100,65 @@ def tune(
     learns: Learns,
     outcome: Outcome,
     pools: Sequence[Pool],
-    probed: Sequence[Sample],
+    held: HeldOut,
     prompts: Sequence[str],
     recipe: Tuning,
     output: Path,
     *,
     decay: float = 0.01,
-    resume: bool = False,
-    show: Show | None = None,
+    kind: type[TuningTask] = TuningTask,
+    **how: Unpack[How],
 ) -> Result:
     """Learn, stop at the end or when nothing gets better, and write the best weights to `output`."""
-    task = TuningTask(pipeline, learns, pools, recipe)
-    _tell_needs(task, recipe)
+    processes = launched()
+    task = kind(pipeline, learns, pools, recipe, processes)
+    require_memory(learning(task), pipeline.device)
+    record = Record(folder, track=recipe.track and processes.main)
     averages = Averages(learns.module, (recipe.average,) if recipe.average else ())
-    watch = Watch(folder, probed, averages, recipe)
-    samples = Samples(folder, prompts, _drawing(folder, pipeline, outcome, prompts, recipe), recipe.sample_every)
-    optimizer = adamw(learns.module.parameters(), decay)
-    rate = LearningRate(recipe.rate, recipe.warmup, int(recipe.steps * COOLING), recipe.steps)
-    batch = recipe.batch * len(task.pools)
+    watch = Watch(task, folder, held, averages, record)
+    draw = _drawing(folder, pipeline, outcome, prompts, recipe)
+    samples = Samples(folder, prompts, draw, recipe.sample_every if processes.main else 0, record)
     try:
-        fit(folder, task, rate, averages, steps=recipe.steps, batch=batch, show=show, resume=resume,
-            optimizer=optimizer, minutes=recipe.minutes, extra=[samples, watch])  # fmt: skip
+        fit(
+            folder,
+            task,
+            LearningRate(recipe.rate, recipe.warmup, int(recipe.steps * COOLING), recipe.steps),
+            averages,
+            steps=recipe.steps,
+            batch=recipe.batch * len(task.pools) * processes.count,
+            show=how.get("show"),
+            resume=how.get("resume", False),
+            optimizer=adamw(learns.module.parameters(), decay),
+            minutes=recipe.minutes,
+            extra=[samples, watch, Forecast(task, samples, watch)],
+            record=record,
+            processes=processes,
+        )
     except Enough as why:
         note(str(why))
     else:
-        note(f"stopped after all {recipe.steps} steps")
-    watch.restore(Learner(task, optimizer))
-    note(f"loss on fixed noise: {watch.first:.4f} before, {watch.best:.4f} at step {watch.best_step}, which is kept")
-    outcome.write(output)
-    if recipe.sample_every:
-        samples.compare(watch.best_step)
-    return Result(output, watch.first, watch.best, watch.best_step)
+        note(f"stopped after all {recipe.steps} steps; drift on control prompts {watch.drift:.3f}")
+    return _finished(watch, samples, outcome, output)
+
+
+def _finished(watch: Watch, samples: Samples, outcome: Outcome, output: Path) -> Result:
+    """Write the best weights, and draw with them; one process does it for all."""
+    watch.restore()
+    if watch.task.processes.main:
+        note(
+            f"loss on {watch.held.name}, with fixed noise: {watch.first:.4f} before, {watch.best:.4f} at step "
+            f"{watch.best_step}, which is kept; its drift is {watch.best_drift:.3f}"
+        )
+        outcome.write(output)
+        if samples.every:
+            samples.compare(watch.best_step)
+    watch.task.processes.wait()
+    return Result(output, watch.first, watch.best, watch.best_step, watch.best_drift)
 
 
 def slug(text: str) -> str:
     """A token or name as part of a file name."""
     return re.sub(r"[^\w-]+", "-", text).strip("-").lower() or "token"
-
-
-def _tell_needs(task: TuningTask, recipe: Tuning) -> None:
-    learn = sum(each.numel() for each in task.model.parameters() if each.requires_grad)
-    require_memory(learn, task.pipeline.device)
-    note(measure(task).text(recipe.steps))
 
 
 def _drawing(
@@ -136,7 +167,7 @@ def _drawing(
     """Draws the prompts with the weights of now, through the very file that other tools would load."""
 
     def draw() -> list[Image.Image]:
-        fields: dict[str, Any] = {"seed": SEED_OF_SAMPLES, "steps": recipe.sample_steps}
+        fields: dict[str, Any] = {"seed": SEED, "steps": recipe.sample_steps}
         if outcome.fields is not None:
             now = folder / "now.safetensors"
             outcome.write(now)
@@ -158,15 +189,9 @@ def _fresh(pipeline: Pipeline) -> Pipeline:
 
 
 def _require_same(before: Path, folder: Path, recipe: Tuning) -> None:
-    write_recipe(recipe, folder / "asked.toml")
-    asked, was = (_lines(each) for each in (folder / "asked.toml", before))
-    (folder / "asked.toml").unlink()
-    changed = sorted(asked ^ was)
+    was = set(before.read_text(encoding="utf-8").splitlines())
+    changed = sorted(was ^ {each.rstrip("\n") for each in recipe_lines(recipe)})
     if changed:
         raise UsageError(
             f"{folder} was started with other settings ({changed[0].strip()}); give the same ones, or another --run"
         )
-
-
-def _lines(path: Path) -> set[str]:
-    return set(path.read_text(encoding="utf-8").splitlines())

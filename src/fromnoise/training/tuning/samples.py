@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,18 @@ from fromnoise.training.tuning.pictures import Captioned, fitted
 APART = 1_000_003
 """What seeds of a pool's sizes differ by."""
 
+ENOUGH = 10
+"""Pictures from which on a tenth can be spared."""
+
+NEARER = 0.85
+"""The share of each side that a nearer view shows."""
+
 Told = Callable[[int, int], None]
+"""Told how many pictures are done, and of how many."""
+
+
+def quiet(done: int, total: int) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +57,10 @@ class Pool:
         self._turns: list[tuple[int, int]] = []
         self._served = [0] * len(self.buckets)
 
-    def batch(self, seed: int, step: int, size: int) -> list[tuple[Sample, Draw]]:
-        """The samples of a step, each with its private randomness."""
+    def batch(self, seed: int, step: int, size: int, part: int = 0, parts: int = 1) -> list[tuple[Sample, Draw]]:
+        """The samples of a step, each with its private randomness: of `size * parts` those of one part."""
         bucket, index = self._turn(step)
-        chosen = draws(seed + APART * bucket, index, size, len(self.buckets[bucket]))
+        chosen = draws(seed + APART * bucket, index * parts + part, size, len(self.buckets[bucket]))
         return [(self.buckets[bucket][each.sample], each) for each in chosen]
 
     def _turn(self, step: int) -> tuple[int, int]:
@@ -75,7 +86,7 @@ def encoded(
     *,
     flip: bool = False,
     buckets: bool = False,
-    told: Told = lambda done, total: None,
+    told: Told = quiet,
 ) -> list[Sample]:
     """Encode pictures once, at the model's own size, or with `buckets` at the size of that area nearest their shape."""
     made = []
@@ -90,8 +101,31 @@ def encoded(
     return made
 
 
-def held_out(samples: Sequence[Sample], least: int = 10) -> tuple[list[Sample], list[Sample]]:
-    """What is learnt from and what is held out: every tenth; of fewer than `least` all are both."""
-    if len(samples) < least:
-        return list(samples), list(samples)
-    return [each for n, each in enumerate(samples) if n % 10 != 9], list(samples[9::10])
+@dataclass(frozen=True)
+class HeldOut:
+    """What a loss is measured on that no step learns from, and what to call it."""
+
+    samples: list[Sample]
+    name: str
+
+
+def parted(
+    pipeline: Pipeline,
+    pictures: Sequence[Captioned],
+    captions: Sequence[tuple[str, ...]],
+    *,
+    flip: bool = False,
+    buckets: bool = False,
+    told: Told = quiet,
+) -> tuple[list[Sample], HeldOut]:
+    """What is learnt from and what is held out: every tenth picture.
+
+    Of fewer than `ENOUGH` all are learnt from, and nearer views of them are held out: other pixels of the same things,
+    on which the loss rises when pictures are learnt by heart.
+    """
+    samples = encoded(pipeline, pictures, captions, flip=flip, buckets=buckets, told=told)
+    if len(samples) < ENOUGH:
+        nearer = [replace(each, nearer=(index, NEARER)) for index, each in enumerate(pictures)]
+        return samples, HeldOut(encoded(pipeline, nearer, captions, buckets=buckets), "nearer views of the pictures")
+    learnt = [each for index, each in enumerate(samples) if index % 10 != 9]
+    return learnt, HeldOut(samples[9::10], "held-out pictures")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,14 @@ from fromnoise.pipeline import Pipeline
 from fromnoise.runtime.seeds import generator
 from fromnoise.text import Conditioning, PromptEncoder
 from fromnoise.training.order import Draw
+from fromnoise.training.processes import Processes
+from fromnoise.training.tuning.checkpointing import forgetting
 from fromnoise.training.tuning.samples import Pool, Sample
 
 KEPT = 4096
 """Captions whose states are kept; each takes a quarter of a megabyte in SD 1.5."""
+
+ALONE = Processes()
 
 FEW_TOKENS = 1024
 """Positions up to which plain attention has the fastest gradient on a CPU."""
@@ -33,7 +38,9 @@ class Tuning:
     `gamma` is Min-SNR's, `noise_offset` the deviation of noise that a whole channel shares (Guttenberg 2023), `empty`
     the share of captions left out, `average` the length in steps of the averaged weights that are kept (0: none).
     Every `check_every` steps the loss on fixed noise and timesteps is measured; `patience` checks without a better one
-    end the run. `sample_every` 0 draws nothing; `minutes` lie between checkpoints.
+    end the run, and so does a drift on control prompts beyond `most_drift` (0: any may be). `sample_every` 0 draws
+    nothing; `minutes` lie between checkpoints. `checkpointing` saves memory and costs time; `track` writes event files
+    for TensorBoard. Of several processes each learns from `batch` pictures a step.
     """
 
     model: str | None = None
@@ -48,9 +55,12 @@ class Tuning:
     average: int = 0
     check_every: int = 25
     patience: int = 8
+    most_drift: float = 0.0
     sample_every: int = 100
     sample_steps: int = 25
     minutes: float = 3.0
+    checkpointing: bool = False
+    track: bool = False
     seed: int = 0
 
 
@@ -116,19 +126,31 @@ class Words:
 class TuningTask:
     """Predict what a noisy picture showed, with the model's own schedule and prediction; only `learns` learns."""
 
-    def __init__(self, pipeline: Pipeline, learns: Learns, pools: Sequence[Pool], recipe: Tuning) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        learns: Learns,
+        pools: Sequence[Pool],
+        recipe: Tuning,
+        processes: Processes = ALONE,
+    ) -> None:
         self.pipeline, self.learns, self.pools, self.recipe = pipeline, learns, tuple(pools), recipe
+        self.processes = processes
         self.model, self.unet = learns.module, pipeline.unet.train()
         self.schedule, self.prediction = pipeline.scheduler.schedule, pipeline.scheduler.prediction
         self.words = Words(learns.prompts, learns.text)
 
     def batch(self, step: int) -> Noisy:
-        """`batch` pictures of every pool. All that is random about them is a function of (seed, epoch, sample)."""
-        torch.manual_seed(generator("dropout", self.recipe.seed, step).initial_seed())
+        """`batch` pictures of every pool. All that is random about them is a function of (seed, epoch, sample).
+
+        Several processes take consecutive parts of one batch as many times as large.
+        """
+        rank, count = self.processes.rank, self.processes.count
+        torch.manual_seed(generator("dropout", self.recipe.seed, step * count + rank).initial_seed())
         rows = [
             (*self._drawn(sample, draw), pool.weight)
             for number, pool in enumerate(self.pools)
-            for sample, draw in pool.batch(self.recipe.seed + number, step, self.recipe.batch)
+            for sample, draw in pool.batch(self.recipe.seed + number, step, self.recipe.batch, rank, count)
         ]
         latents, noise, times, captions, weights = zip(*rows, strict=True)
         return self.noisy(latents, noise, times, captions, weights)
@@ -151,16 +173,41 @@ class TuningTask:
             made = made._replace(weight=made.weight * torch.tensor(weights, device=device))
         return Noisy(made, indices.to(device), tuple(captions))
 
+    def probes(self, samples: Sequence[Sample], count: int) -> list[Noisy]:
+        """Fixed batches of a size each: timesteps evenly from all, every probe with its own noise and first caption."""
+        rows: dict[tuple[int, ...], list[tuple[Tensor, Tensor, int, str]]] = {}
+        for index in range(count):
+            sample = samples[index % len(samples)]
+            noise = torch.randn(sample.shape, generator=generator("probe", self.recipe.seed, index))
+            time = int((index + 0.5) / count * len(self.schedule))
+            rows.setdefault(sample.shape, []).append((sample.latents[0], noise, time, sample.captions[0]))
+        size = self.recipe.batch
+        parts = [each[start : start + size] for each in rows.values() for start in range(0, len(each), size)]
+        return [self.noisy(*zip(*part, strict=True)) for part in parts]
+
     def predict(self, batch: Noisy) -> Tensor:
         """The network's answer."""
         scaled = batch.example.input.contiguous(memory_format=torch.channels_last)
-        with self.learns.adapted, _attention(scaled):
-            said = self.words(batch.captions)
-            return self.unet(scaled, batch.times, said.words, self._extras(said, scaled))
+        with self.learns.adapted:
+            return self.answer(scaled, batch.times, batch.captions)
+
+    def answer(self, scaled: Tensor, times: Tensor, captions: Sequence[str]) -> Tensor:
+        """What the network says to scaled latents (B, C, h, w) at timesteps (B,)."""
+        saving = self.recipe.checkpointing and torch.is_grad_enabled()
+        lean = forgetting(self.unet, partial(self._inside, scaled)) if saving else nullcontext()
+        with _attention(scaled), lean:
+            said = self.words(captions)
+            return self.unet(scaled, times, said.words, self._extras(said, scaled))
 
     def loss(self, prediction: Tensor, batch: Noisy) -> Tensor:
         """Min-SNR weighted squared error."""
         return weighted_error(prediction, batch.example.target, batch.example.weight)
+
+    @contextmanager
+    def _inside(self, x: Tensor) -> Iterator[None]:
+        """What surrounds the network while it answers."""
+        with self.learns.adapted, _attention(x):
+            yield
 
     def _drawn(self, sample: Sample, draw: Draw) -> tuple[Tensor, Tensor, int, str]:
         own = draw.generator("tuning")
@@ -183,5 +230,5 @@ class TuningTask:
 
 def _attention(x: Tensor) -> AbstractContextManager[Any]:
     """Plain attention where its gradient is several times faster than the flash kernel's."""
-    small = x.device.type == "cpu" and x[0, 0].numel() <= FEW_TOKENS
+    small = torch.is_grad_enabled() and x.device.type == "cpu" and x[0, 0].numel() <= FEW_TOKENS
     return sdpa_kernel(SDPBackend.MATH) if small else nullcontext()

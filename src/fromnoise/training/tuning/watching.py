@@ -1,24 +1,22 @@
-"""Knowing when to stop: a loss on fixed noise and timesteps, the best weights kept, and pictures on the way."""
+"""Knowing when to stop: a loss on fixed noise and timesteps, drift from the base model, and the best weights kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from fromnoise.images.sheets import contact_sheet
-from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import atomic_write
-from fromnoise.runtime.seeds import generator
 from fromnoise.training.callbacks import Averages
 from fromnoise.training.learner import Callback, Learner
-from fromnoise.training.tuning.samples import Sample
-from fromnoise.training.tuning.task import Noisy, Tuning, TuningTask
+from fromnoise.training.record import Record
+from fromnoise.training.tuning.controls import Controls
+from fromnoise.training.tuning.samples import HeldOut
+from fromnoise.training.tuning.task import TuningTask
 
 PROBES = 32
 """Noisy pictures that the loss is measured on."""
@@ -26,7 +24,8 @@ PROBES = 32
 BETTER = 1e-3
 """The relative gain that counts as one."""
 
-SEED_OF_SAMPLES = 1
+KEPT = ("best", "best_step", "best_drift", "first", "last", "drift", "seconds")
+"""What a checkpoint remembers of a Watch."""
 
 
 class Enough(Exception):  # noqa: N818
@@ -34,80 +33,89 @@ class Enough(Exception):  # noqa: N818
 
 
 class Watch(Callback):
-    """Measures the loss on probes, keeps the best weights in `best.pt`, and ends the run when nothing gets better."""
+    """Measures loss and drift, keeps the best weights in `best.pt`, and ends the run when nothing gets better.
 
-    def __init__(self, folder: Path, samples: Sequence[Sample], averages: Averages, recipe: Tuning) -> None:
-        """Averaged weights are judged where the recipe keeps some."""
-        self.path, self.samples, self.averages = folder / "best.pt", samples, averages
-        self.length, self.steps = recipe.average, recipe.steps
-        self.every, self.patience = recipe.check_every, recipe.patience
-        self.best, self.best_step, self.first, self.last = float("inf"), 0, float("nan"), float("nan")
-        self._probes: list[Noisy] = []
+    Averaged weights are judged where the recipe keeps some. `seconds` is what the last check took.
+    """
+
+    def __init__(self, task: TuningTask, folder: Path, held: HeldOut, averages: Averages, record: Record) -> None:
+        self.task, self.path, self.held, self.averages, self.record = task, folder / "best.pt", held, averages, record
+        self.recipe, self.controls = task.recipe, Controls(task)
+        self.best, self.best_step, self.best_drift, self.drift, self.seconds = float("inf"), 0, 0.0, 0.0, 0.0
+        self.first, self.last = float("nan"), float("nan")
+        self._probes = task.probes(held.samples, PROBES)
 
     def start(self, learner: Learner) -> None:
         """Measure what there is before anything is learnt; a run that had ended early does not go on."""
-        self._probes = self._made(learner.task)  # type: ignore[arg-type]
         if learner.step_index == 0:
-            self.first = self.best = self.measure(learner)
-            self._keep(learner, self.first)
+            self.controls.remember(learner)
+            self._check(learner)
+            self.first = self.last
         self._require_hope(learner)
 
     def after_step(self, learner: Learner) -> None:
         """Measure every so often."""
-        if learner.step_index % self.every and learner.step_index != self.steps:
+        if learner.step_index % self.recipe.check_every and learner.step_index != self.recipe.steps:
             return
-        with averaged(learner, self.averages, self.length):
-            self.last = self.measure(learner)
-            if self.last < self.best * (1 - BETTER):
-                self.best, self.best_step = self.last, learner.step_index
-                self._keep(learner, self.last)
+        with averaged(learner, self.averages, self.recipe.average):
+            self._check(learner)
         self._require_hope(learner)
 
     def state(self) -> dict[str, Any]:
-        """The best so far."""
-        return {"best": self.best, "best_step": self.best_step, "first": self.first, "last": self.last}
+        """The best so far, and what the base model made of the control prompts."""
+        return {**{name: getattr(self, name) for name in KEPT}, "controls": self.controls.base}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take it back."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        for name in KEPT:
+            setattr(self, name, state[name])
+        self.controls.base = state["controls"]
 
     @torch.no_grad()
     def measure(self, learner: Learner) -> float:
-        """The mean loss on the probes; the same weights give the same number."""
-        task, device = learner.task, next(learner.task.model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16):
-            losses = [float(task.loss(task.predict(each), each)) * len(each.captions) for each in self._probes]
-        return sum(losses) / PROBES
+        """The mean loss on the probes, of which every process takes a share; the same weights give the same number."""
+        task, processes = self.task, self.task.processes
+        with learner.around_predict():
+            mine = self._probes[processes.rank :: processes.count]
+            total = sum(float(task.loss(task.predict(each), each)) * len(each.captions) for each in mine)
+        return processes.total(total) / PROBES
 
-    def restore(self, learner: Learner) -> None:
+    def restore(self) -> None:
         """Give the module its best weights."""
         if self.path.exists():
-            learner.task.model.load_state_dict(torch.load(self.path, weights_only=True))
+            self.task.model.load_state_dict(torch.load(self.path, weights_only=True))
+
+    def _check(self, learner: Learner) -> None:
+        before, step = time.monotonic(), learner.step_index
+        self.last, processes = self.measure(learner), self.task.processes
+        self.drift = processes.total(self.controls.drift(learner)) / processes.count
+        self.seconds = time.monotonic() - before
+        if self.last < self.best * (1 - BETTER) and not self._too_far():
+            self.best, self.best_step, self.best_drift = self.last, step, self.drift
+            self._keep()
+        if processes.main:
+            self.record.figures(step, held_out_loss=self.last, drift=self.drift)
 
     def _require_hope(self, learner: Learner) -> None:
-        waited = learner.step_index - self.best_step
-        if waited >= self.patience * self.every:
+        step, waited = learner.step_index, learner.step_index - self.best_step
+        if self._too_far():
             raise Enough(
-                f"stopped after {learner.step_index} steps: the loss on fixed noise has not got better than "
-                f"{self.best:.4f} (step {self.best_step}) in {waited} steps"
+                f"stopped after {step} steps: predictions for control prompts are {self.drift:.3f} away from the base "
+                f"model's, more than {self.recipe.most_drift:g}"
+            )
+        if waited >= self.recipe.patience * self.recipe.check_every:
+            raise Enough(
+                f"stopped after {step} steps: the loss on {self.held.name} has not got better than {self.best:.4f} "
+                f"(step {self.best_step}) in {waited} steps; drift on control prompts {self.drift:.3f}"
             )
 
-    def _keep(self, learner: Learner, loss: float) -> None:
-        with atomic_write(self.path, overwrite=True) as temporary:
-            torch.save(learner.task.model.state_dict(), temporary)
+    def _too_far(self) -> bool:
+        return 0 < self.recipe.most_drift < self.drift
 
-    def _made(self, task: TuningTask) -> list[Noisy]:
-        """Batches of a size each: timesteps evenly from all, every probe with its own noise and first caption."""
-        rows: dict[tuple[int, ...], list[tuple[Tensor, Tensor, int, str]]] = {}
-        for index in range(PROBES):
-            sample = self.samples[index % len(self.samples)]
-            noise = torch.randn(sample.shape, generator=generator("probe", task.recipe.seed, index))
-            time = int((index + 0.5) / PROBES * len(task.schedule))
-            rows.setdefault(sample.shape, []).append((sample.latents[0], noise, time, sample.captions[0]))
-        size = task.recipe.batch
-        parts = [each[start : start + size] for each in rows.values() for start in range(0, len(each), size)]
-        return [task.noisy(*zip(*part, strict=True)) for part in parts]
+    def _keep(self) -> None:
+        if self.task.processes.main:
+            with atomic_write(self.path, overwrite=True) as temporary:
+                torch.save(self.task.model.state_dict(), temporary)
 
 
 @contextmanager
@@ -125,47 +133,3 @@ def averaged(learner: Learner, averages: Averages, length: int) -> Iterator[None
     finally:
         for each, data in zip(parameters, own, strict=True):
             each.data = data
-
-
-Draw = Callable[[], list[Image.Image]]
-"""Draws the fixed prompts with the weights of now."""
-
-
-class Samples(Callback):
-    """Draws fixed prompts from fixed seeds every so many steps into `samples/`, the first time before any step."""
-
-    def __init__(self, folder: Path, prompts: Sequence[str], draw: Draw, every: int) -> None:
-        self.folder, self.prompts, self.draw, self.every = folder / "samples", prompts, draw, every
-
-    def start(self, learner: Learner) -> None:
-        """What the model drew before."""
-        if self.every and not self.path(0).exists():
-            self.show(learner.step_index)
-
-    def after_step(self, learner: Learner) -> None:
-        """What it draws now."""
-        if self.every and learner.step_index % self.every == 0:
-            self.show(learner.step_index)
-
-    def show(self, step: int) -> Path:
-        """Draw, and write the sheet of a step."""
-        path = self.path(step)
-        sheet = contact_sheet([self.draw()], column_labels=self.prompts, title=f"step {step}")
-        self._write(path, sheet)
-        return path
-
-    def compare(self, step: int) -> None:
-        """`sheet.png`: before above after."""
-        from fromnoise.images.sheets import stacked
-
-        before, after = (Image.open(each) for each in (self.path(0), self.show(step)))
-        self._write(self.folder.parent / "sheet.png", stacked([before, after]))
-        note(f"before and after: {self.folder.parent / 'sheet.png'}")
-
-    def path(self, step: int) -> Path:
-        """Where a step's sheet is."""
-        return self.folder / f"step-{step:06d}.png"
-
-    def _write(self, path: Path, sheet: Image.Image) -> None:
-        with atomic_write(path, overwrite=True) as temporary:
-            sheet.save(temporary, "PNG")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from fromnoise.pipeline import Pipeline
 from fromnoise.runtime.errors import UsageError
@@ -33,6 +34,12 @@ def worded(caption: str | None, token: str, *, style: bool = False) -> tuple[str
     if caption and style:
         return tuple(each.format(caption=caption, token=token) for each in STYLED)
     return tuple(each.format(token) for each in (STYLE if style else SUBJECT))
+
+
+def spread(texts: Iterable[str], count: int) -> tuple[str, ...]:
+    """At most `count` different texts, evenly from all."""
+    distinct = list(dict.fromkeys(texts))
+    return tuple(distinct[:: max(1, len(distinct) // count)][:count])
 
 
 def require_sayable(token: str) -> None:

@@ -1,0 +1,146 @@
+"""Fetch the pictures of these examples into a folder: pixel-art monsters, and a creature that the model never saw.
+
+    python examples/tuning/pictures.py pictures/
+
+`monsters/` has the monster tiles of Dungeon Crawl Stone Soup 0.28.0 with captions from their names, `six/` six of them
+without captions, `phoenix/` three drawings of a bird that is not among the model's training concepts. The tiles are
+"mostly CC0" by their own licence file, some older ones are less clear: they are fetched, and no part of this
+repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from fromnoise.data.concepts import read_emojibase
+from fromnoise.data.drawings import read_drawings
+from fromnoise.data.fetching import fetch
+from fromnoise.data.rendering import SIDE, render
+from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS
+from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.paths import cache_dir
+
+TILES = "crawl_0.28.0.orig.tar.xz"
+SHA256 = "5a6be168f8888b84bdb199184ca20bd8636f77ba7e9e0124ebee8850092f2f47"
+DEBIAN = "http://deb.debian.org/debian"
+KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+LEFT_OUT = frozenset(
+    {
+        "tentacles",
+        "panlord",
+        "player",
+        "mutantbeast",
+        "vault",
+        "sprint",
+        "simulacra",
+        "spectrals",
+        "bound_souls",
+        "statues",
+        "unique",
+    }
+)
+"""Folders of tiles that show parts of monsters, persons of the game, or one monster many times in one colour."""
+
+SIX = ("fire_dragon", "bullfrog", "octopode", "scorpion", "golden_dragon", "polar_bear")
+
+
+def tiles(cache: Path) -> Path:
+    """The game's source archive, fetched by apt-get from Debian's mirror where it is not in `cache` yet.
+
+    FromnoiseError where apt-get can't, saying where to get the file by hand, and for another file than the pinned one.
+    """
+    path = cache / TILES
+    if not path.exists():
+        _apt(path)
+    if not path.exists():
+        raise FromnoiseError(f"apt-get could not fetch {TILES}; put it from {DEBIAN}/pool/main/c/crawl/ into {cache}")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise FromnoiseError(f"{path} is not the file that was pinned; remove it and try again")
+    return path
+
+
+def monsters(archive: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and picture of every whole monster: 32 pixels a side, enlarged without smoothing, over white."""
+    with tarfile.open(archive, "r:xz") as tar:
+        for member in tar:
+            folders = member.name.split("/")
+            if "/rltiles/mon/" in member.name and folders[-1].endswith(".png") and LEFT_OUT.isdisjoint(folders):
+                file = tar.extractfile(member)
+                assert file is not None
+                yield Path(member.name).stem, enlarged(Image.open(io.BytesIO(file.read())).convert("RGBA"))
+
+
+def enlarged(tile: Image.Image) -> Image.Image:
+    """A tile in the middle of a picture of the model's size."""
+    times = max(1, SIDE // max(tile.size))
+    big = tile.resize((tile.width * times, tile.height * times), Image.Resampling.NEAREST)
+    big.thumbnail((SIDE, SIDE))
+    canvas = Image.new("RGBA", (SIDE, SIDE), "white")
+    canvas.alpha_composite(big, ((SIDE - big.width) // 2, (SIDE - big.height) // 2))
+    return canvas.convert("RGB")
+
+
+def named(name: str) -> str:
+    """What a tile shows: `elephant_slug2` is "an elephant slug"."""
+    words = re.sub(r"\d+$", "", name).replace("_", " ").strip()
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def drawings(label: str, cache: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Every set's drawing of a thing, whether the model was trained on it or not."""
+    words = read_emojibase(fetch(WORD_LISTS["emojibase"], cache))
+    for each in PICTURE_SETS:
+        for drawing in read_drawings(each, fetch(each.package, cache), words):
+            if words.concepts[drawing.concept].label == label:
+                yield each.style, render(drawing)
+
+
+def main(folder: Path) -> None:
+    """Write the three folders."""
+    cache = cache_dir() / "sources"
+    cache.mkdir(parents=True, exist_ok=True)
+    for name in ("monsters", "six", "phoenix"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name, picture in monsters(tiles(cache)):
+        picture.save(folder / "monsters" / f"{name}.png")
+        (folder / "monsters" / f"{name}.txt").write_text(f"{named(name)}, pixelart style\n")
+        if name in SIX:
+            picture.save(folder / "six" / f"{name}.png")
+    for style, picture in drawings("phoenix", cache):
+        picture.save(folder / "phoenix" / f"{style}.png")
+    print(folder)
+
+
+def _apt(path: Path) -> None:
+    """Ask apt-get with lists of its own, so that the system's stay as they are; what else it lacks does not matter."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        (place / "sources.list").write_text(f"deb-src [signed-by={KEYS}] {DEBIAN} trixie main\n")
+        (place / "lists" / "partial").mkdir(parents=True)
+        options = [
+            "-q",
+            "-o",
+            f"Dir::Etc::SourceList={place / 'sources.list'}",
+            "-o",
+            "Dir::Etc::SourceParts=/dev/null",
+        ]
+        options += ["-o", f"Dir::State::Lists={place / 'lists'}", "-o", f"Dir::Cache={place}"]
+        for words in (["update"], ["source", "--download-only", "crawl=2:0.28.0-1.1"]):
+            subprocess.run(["apt-get", *options, *words], cwd=place, check=False, capture_output=True)
+        if (place / TILES).exists():
+            path.write_bytes((place / TILES).read_bytes())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "pictures"))

@@ -1,0 +1,40 @@
+"""The eager engine's own speed: torch as it stands, with weights and maps laid out as oneDNN computes fastest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from fromnoise.nn.convolution import Conv2d
+from fromnoise.runtime.device import LARGE, channels_last
+
+
+def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
+    """Pack a large network's convolutions and give the autoencoder's weights channels last, on a CPU, once.
+
+    Weights that learn stay as they are, and small networks, which nobody waits for, too.
+    """
+    weights = list(network.parameters())
+    if weights[0].device.type != "cpu" or not torch.backends.mkldnn.is_available() or _is_laid_out(network):
+        return
+    if sum(each.numel() for each in weights) < LARGE or any(each.requires_grad for each in weights):
+        return
+    for each in _convolutions(network):
+        each.pack()
+    channels_last(autoencoder)
+
+
+def unpack(network: nn.Module) -> None:
+    """Give a network its ordinary weights back: other engines and trainers read them."""
+    for each in _convolutions(network):
+        each.unpack()
+
+
+def _is_laid_out(network: nn.Module) -> bool:
+    return any(each.weight.is_mkldnn for each in _convolutions(network))
+
+
+def _convolutions(network: nn.Module) -> Iterator[Conv2d]:
+    return (each for each in network.modules() if isinstance(each, Conv2d))

@@ -1,0 +1,180 @@
+"""What a drawing will take: seconds and memory, from counted work and this machine's measured speeds."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fromnoise.diffusion.samplers_table import SAMPLER_FACTS
+from fromnoise.models.clip_text import ClipText
+from fromnoise.models.extras import Reuse
+from fromnoise.models.tiling import OVERLAP, TILE
+from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
+from fromnoise.models.work import Work, control_work, decoder_work, encoder_work, text_work, unet_work
+from fromnoise.pipeline.drawing import TILED_FROM, Pipeline
+from fromnoise.pipeline.guiding import plan
+from fromnoise.pipeline.measuring import layout_of, machine
+from fromnoise.request import Request
+from fromnoise.runtime.machine import MEMORY, Machine, peak_bytes, resident_bytes
+
+INTERPRETER = 320e6
+"""Bytes that Python, torch and fromnoise hold before a model is loaded."""
+
+COPIES = 1.5
+"""Values that a block really holds for each that `Work` counts: layouts turned, buffers of the library below torch."""
+
+ADAPTIVE_CALLS = 34
+"""Calls of a sampler that decides by itself, on the embedded model (docs/samplers.md)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """`calls` equal calls of a network; each takes `seconds` and holds `memory` bytes beside the weights."""
+
+    name: str
+    work: Work
+    calls: int
+    seconds: float
+    memory: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What drawing is expected to take: its parts, and the process's bytes before it: now, and at the most so far."""
+
+    parts: tuple[Part, ...]
+    resident: float
+    loaded: float
+    learned: float = 1.0
+
+    @property
+    def flops(self) -> float:
+        """All operations."""
+        return sum(each.calls * each.work.flops for each in self.parts)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of this machine for itself, loading not included."""
+        return self.learned * sum(each.calls * each.seconds for each in self.parts)
+
+    @property
+    def peak(self) -> float:
+        """Bytes resident at the most, from loading the model to the last picture."""
+        return max(self.loaded, self.resident + max(each.memory for each in self.parts))
+
+
+def works(pipe: Pipeline, request: Request) -> list[tuple[str, Work, int]]:
+    """Each kind of call that a resolved request makes: what it is, its work, and how often."""
+    found: Counter[tuple[str, Work]] = Counter()
+    for count, batches in Counter(part.count for part in pipe.parts(request)).items():
+        for name, work, calls in _drawing(pipe, request.with_(count=count)):
+            found[name, work] += calls * batches
+    return [(name, work, calls) for (name, work), calls in found.items()]
+
+
+def forecast(pipe: Pipeline, request: Request) -> Forecast:
+    """What drawing a resolved request takes on the CPU, measuring the machine first where nobody has yet."""
+    weights = sum(_bytes(each) for each in (pipe.unet, pipe.autoencoder, *_texts(pipe), *pipe.controls.values()))
+    resident, loaded = max(resident_bytes(), INTERPRETER + weights), peak_bytes()  # before measuring takes its own
+    measured = machine(pipe.dtype, layout_of(pipe.unet))
+    value = pipe.dtype.itemsize
+    parts = tuple(
+        Part(name, work, calls, seconds(measured, work, value), COPIES * value * work.values)
+        for name, work, calls in works(pipe, request)
+    )
+    return Forecast(parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
+
+
+def seconds(measured: Machine, work: Work, value: int) -> float:
+    """What a call takes, piece by piece: computing, and reading weights of `value` bytes each from memory.
+
+    Blocks are measured with their weights in a cache, where a whole network's never are.
+    """
+    computing = sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
+    return computing + sum(each.weights for each in work.pieces) * value / measured.rate(MEMORY, 1, 1)
+
+
+def kind_of_run(pipe: Pipeline, request: Request) -> str:
+    """What runs are alike in, so that one tells about the next: model, size and engine."""
+    return f"{pipe.hash or pipe.name} {request.size} {pipe.engines.used}"
+
+
+def learn(pipe: Pipeline, request: Request, predicted: Forecast, taken: float) -> None:
+    """Correct later predictions of such runs by what one really took, in seconds of this process's own work."""
+    alone = predicted.seconds / predicted.learned
+    machine(pipe.dtype, layout_of(pipe.unet)).learn(kind_of_run(pipe, request), taken / alone)
+
+
+def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]]:
+    """Every kind of call of one batch, and how often."""
+    for text in _texts(pipe):
+        yield "text encoder", text_work(text.config, 2), 1
+    assert request.size is not None
+    side = pipe.multiple
+    size = request.size[1] // side, request.size[0] // side
+    if request.init is not None:
+        yield "encoder", encoder_work(pipe.autoencoder.config, 1, size), 1
+    if request.hires is None or request.init is None:
+        yield from _run(pipe, request, pipe.sigmas(request), size)
+    if request.hires is not None:
+        size = round(size[0] * request.hires.scale), round(size[1] * request.hires.scale)
+        yield from _run(pipe, request, pipe.scheduler.second_sigmas(request), size)
+    work, tiles = _decoding(pipe, size)
+    yield "autoencoder", work, tiles * request.count
+
+
+def _run(pipe: Pipeline, request: Request, sigmas: Tensor, size: tuple[int, int]) -> Iterator[tuple[str, Work, int]]:
+    """The network's calls of one run over noise levels, on latents of (h, w)."""
+    words = pipe.prompts.encoders[0].clip_text.config.max_position_embeddings
+    merge = request.merge or 0.0
+    for (rows, outer), calls in network_calls(pipe, request, sigmas).items():
+        yield "U-Net", unet_work(pipe.unet.config, rows, size, words, merge=merge, outer=outer), calls
+        for control in request.controls:
+            yield "ControlNet", control_work(pipe.controls[control.model].config, rows, size, words), calls
+
+
+def network_calls(pipe: Pipeline, request: Request, sigmas: Tensor) -> Counter[tuple[int, int | None]]:
+    """How often a run calls the U-Net with so many rows and so many outer layers, None being all layers."""
+    reuse = None if request.reuse is None else Reuse(*request.reuse)
+    found: Counter[tuple[int, int | None]] = Counter()
+    for rows in _rows(pipe, request, sigmas):
+        kept = None if reuse is None else reuse.take(rows)
+        if reuse is not None and kept is None:
+            reuse.keep(torch.empty(rows, 0))
+        found[rows, None if reuse is None or kept is None else reuse.layers] += 1
+    return found
+
+
+def _rows(pipe: Pipeline, request: Request, sigmas: Tensor) -> Iterator[int]:
+    """How many rows each call of the network has: pictures, once for each prediction that guidance asks for."""
+    guided = plan(request, sigmas, (1.0,), embedded=pipe.unet.config.time_cond_proj_dim is not None)
+    calls = SAMPLER_FACTS[str(request.sampler)].calls
+    if calls is None:
+        yield from [len(guided.roles) * request.count] * ADAPTIVE_CALLS
+        return
+    for sigma in sigmas[:-1]:
+        inside = guided.interval is None or bool(guided.interval.holds(sigma))
+        for _ in range(calls):
+            yield len(guided.roles if inside else guided.roles_alone) * request.count
+
+
+def _decoding(pipe: Pipeline, size: tuple[int, int]) -> tuple[Work, int]:
+    """Decoding one picture from latents of (h, w), and how often: in tiles where it is large, each of them twice."""
+    config, (height, width) = pipe.autoencoder.config, size
+    if height * width * pipe.multiple**2 < TILED_FROM or isinstance(config, TinyAutoencoderConfig):
+        return decoder_work(config, 1, size), 1
+    rows, columns = (math.ceil((side - OVERLAP) / (TILE - OVERLAP)) for side in size)
+    return decoder_work(config, 1, (TILE, TILE)), 2 * rows * columns
+
+
+def _texts(pipe: Pipeline) -> Iterator[ClipText]:
+    return (each.clip_text for each in pipe.prompts.encoders)
+
+
+def _bytes(module: nn.Module) -> float:
+    return sum(each.numel() * each.element_size() for each in module.parameters())

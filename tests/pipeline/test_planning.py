@@ -1,0 +1,102 @@
+"""Counted calls are those that drawing makes, and a forecast is their sum."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import fromnoise as fn
+from fromnoise.models.extras import Extras
+from fromnoise.pipeline import planning
+from fromnoise.runtime.machine import Machine, Speed
+
+KINDS = ("convolution", "transformer", "narrow transformer", "attention")
+MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("memory", 1, 1, 1e30)))
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny_model: Path) -> fn.Pipeline:
+    return fn.load(tiny_model, engine="eager")
+
+
+@pytest.fixture(autouse=True)
+def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FROMNOISE_CACHE", str(tmp_path))
+    monkeypatch.setattr(planning, "machine", lambda dtype, layout: MACHINE)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"interval": (0.25, 0.75)},
+        {"reuse": (2, 1)},
+        {"reuse": (3, 1), "interval": (0.0, 0.5), "count": 2},
+        {"guidance": 1.0},
+        {"pag": 2.0},
+        {"sampler": "dpmpp-2s-a"},
+        {"quality": "balanced"},
+    ],
+)
+def test_the_calls_are_those_that_drawing_makes(pipe: fn.Pipeline, fields: dict[str, object]):
+    request = pipe.resolve("a kite", seed=1, **{"steps": 8, **fields})
+    made: Counter[tuple[int, bool]] = Counter()
+
+    def look(module: object, given: tuple[object, ...]) -> None:
+        x, _, _, extras = given
+        assert isinstance(extras, Extras)
+        reuse = extras.reuse
+        shallow = reuse is not None and reuse.calls % reuse.every != 0 and len(reuse.kept) == len(x)
+        made[len(x), shallow] += 1
+
+    hook = pipe.unet.register_forward_pre_hook(look)
+    pipe(request)
+    hook.remove()
+    counted = planning.network_calls(pipe, request, pipe.sigmas(request))
+    expected = {(rows, outer is not None): calls for (rows, outer), calls in counted.items()}
+    if request.sampler == "dpmpp-2s-a":  # whose last step calls once
+        expected[2, False] -= 1
+    assert expected == dict(made)
+
+
+def test_a_forecast_sums_its_parts(pipe: fn.Pipeline):
+    found = planning.forecast(pipe, pipe.resolve("a kite", seed=1, steps=5, count=3))
+    named = {part.name: part for part in found.parts}
+    assert (named["U-Net"].calls, named["autoencoder"].calls, named["text encoder"].calls) == (5, 3, 1)
+    assert found.seconds == pytest.approx(found.flops / 1e9)
+    twice = planning.forecast(pipe, pipe.resolve("a kite", seed=1, steps=10, count=3))
+    assert twice.seconds - found.seconds == pytest.approx(5 * named["U-Net"].seconds)
+    assert found.peak > found.resident > 1e8
+
+
+def test_what_a_run_took_corrects_the_next(pipe: fn.Pipeline):
+    request = pipe.resolve("a kite", seed=1, steps=5)
+    found = planning.forecast(pipe, request)
+    planning.learn(pipe, request, found, 2 * found.seconds)
+    second = planning.forecast(pipe, request)
+    assert second.seconds == pytest.approx(2 * found.seconds)
+    planning.learn(pipe, request, second, second.seconds)  # and doesn't drift when it was right
+    assert planning.forecast(pipe, request).seconds == pytest.approx(second.seconds)
+    other = pipe.resolve("a kite", seed=1, steps=5, size=(32, 32))
+    assert planning.forecast(pipe, other).learned == 1.0
+
+
+def test_image_to_image_and_second_passes_are_counted(pipe: fn.Pipeline):
+    drawn = pipe("a kite", seed=1, steps=1)[0]
+    from fromnoise.images.opening import to_png
+    from fromnoise.request import Hires
+
+    def operations(**fields: object) -> float:
+        return planning.forecast(pipe, pipe.resolve("a kite", seed=1, steps=10, **fields)).flops
+
+    assert operations(init=to_png(drawn.image), strength=0.5) < 0.8 * operations()
+    assert operations(hires=Hires(2.0, strength=0.5)) > 3 * operations()
+
+
+def test_speeds_between_measured_ones():
+    machine = Machine("m", (Speed("a", 64, 64, 1e9), Speed("a", 256, 64, 4e9), Speed("b", 64, 64, 5.0)))
+    assert machine.rate("a", 64, 64) == pytest.approx(1e9, rel=0.01)
+    assert machine.rate("a", 128, 64) == pytest.approx(2e9, rel=0.01)
+    assert machine.rate("b", 10_000, 8) == pytest.approx(5.0)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fromnoise.runtime import device
+from fromnoise.runtime.device import LARGE, cpu_name, pick_dtype
+from fromnoise.runtime.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "instructions", "dtype"),
+    [
+        ("auto", LARGE, True, torch.bfloat16),
+        (None, LARGE, True, torch.bfloat16),
+        ("auto", LARGE - 1, True, torch.float32),
+        ("auto", LARGE, False, torch.float32),
+        ("bfloat16", 1, False, torch.bfloat16),
+        ("float32", LARGE, True, torch.float32),
+    ],
+)
+def test_number_format(
+    name: str | None, parameters: int, instructions: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: instructions)
+    assert pick_dtype(name, CPU, parameters) == dtype
+
+
+@pytest.mark.parametrize("name", ["float16", "int8"])
+def test_what_a_cpu_can_not_do_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="float32"):
+        pick_dtype(name, CPU, 1)
+
+
+def test_the_cpu_has_a_name() -> None:
+    assert cpu_name().strip()

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fromnoise.models.work import Kind
+from fromnoise.pipeline import measuring
+from fromnoise.runtime.machine import Machine, Speed, known_machine, machine_name, peak_bytes, resident_bytes
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("FROMNOISE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_speeds_are_kept(own_cache: Path):
+    machine = Machine("one", (Speed("convolution", 64, 320, 1.5e9),))
+    assert known_machine("one") is None
+    machine.save()
+    assert known_machine("one") == machine
+    assert known_machine("two") is None
+    for each in own_cache.rglob("*.json"):
+        each.write_text("{")
+    assert known_machine("one") is None
+
+
+def test_corrections_are_bounded_and_belong_to_one_kind_of_work():
+    machine = Machine("one", ())
+    assert machine.learned("a") == 1.0
+    machine.learn("a", 1.5)
+    machine.learn("b", 100.0)
+    assert (machine.learned("a"), machine.learned("b")) == (1.5, 4.0)
+    assert Machine("two", ()).learned("a") == 1.0
+
+
+def test_formats_are_measured_apart():
+    assert machine_name(torch.float32) != machine_name(torch.bfloat16)
+    assert torch.__version__ in machine_name(torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["convolution", "transformer", "narrow transformer", "attention"])
+def test_every_kind_of_block_has_a_speed(kind: Kind):
+    found = measuring.speed((kind, 2, 4, 320), measuring.Form(torch.float32))
+    assert (found.kind, found.rows, found.width) == (kind, 32, 320)
+    assert 1e6 < found.rate < 1e15
+
+
+def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch):
+    calls: list[measuring.Block] = []
+
+    def speed(block: measuring.Block, form: measuring.Form) -> Speed:
+        calls.append(block)
+        return Speed(block[0], block[2], block[3], 1e9)
+
+    monkeypatch.setattr(measuring, "speed", speed)
+    monkeypatch.setattr(measuring, "BEYOND_CACHES", 4_000_000)
+    wanted = torch.float32, torch.channels_last
+    assert measuring.machine(*wanted) == measuring.machine(*wanted)
+    assert tuple(calls) == measuring.BLOCKS
+
+
+def test_memory_is_that_of_this_process():
+    before = resident_bytes()
+    held = torch.ones(50_000_000)
+    assert resident_bytes() - before > 0.9 * held.numel() * 4
+    assert peak_bytes() >= 0.9 * before
