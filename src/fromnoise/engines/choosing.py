@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from fromnoise.engines.names import AUTO, COMPILE, EAGER, OPENVINO
+from fromnoise.engines.names import AUTO, EAGER, OPENVINO
 
 SECONDS = 3.5e-13
-"""Seconds of eager work a parameter and latent pixel, of one thread: Stable Diffusion 1.5's 1.2 s a picture's call."""
+"""Seconds of eager work a parameter and latent pixel: a call of two rows of Stable Diffusion 1.5 is taken to be 2.5 s."""
 
 LONG = 20.0
-"""Seconds of work below which preparing, even from the disk, isn't worth its while."""
+"""Seconds of work below which the other engines aren't looked at."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What was measured of an engine on Stable Diffusion 1.5 in bfloat16, against the eager one (see docs/speed.md).
+    """How an engine compares with the eager one on Stable Diffusion 1.5 in bfloat16.
 
-    `time` is its time as a share of eager's; preparing takes `first` seconds per 100 million parameters, and `again`
-    when the compiled model is on the disk.
+    `time` is its time as a share of eager's (measured, see docs/speed.md); preparing takes about `first` seconds per
+    100 million parameters, and about `again` when the compiled model is on the disk (rough, from contended runs).
     """
 
     time: float
@@ -28,10 +28,8 @@ class Pace:
     again: float
 
 
-PACES: Mapping[str, Pace] = MappingProxyType(
-    {OPENVINO: Pace(time=0.9, first=12.0, again=1.0), COMPILE: Pace(time=0.95, first=20.0, again=1.0)}
-)
-"""The engines that `auto` may choose beside the eager one."""
+PACES: Mapping[str, Pace] = MappingProxyType({OPENVINO: Pace(time=1.05, first=12.0, again=1.0)})
+"""The engines that `auto` weighs against the eager one. torch.compile has not been measured at this size: it isn't."""
 
 
 @dataclass(frozen=True)

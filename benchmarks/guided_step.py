@@ -1,0 +1,106 @@
+"""One guided step of Stable Diffusion 1.5 at 512x512, here, in OpenVINO and in diffusers, alternating, as Markdown.
+
+usage: python benchmarks/guided_step.py [--rounds 5] [--float32]      (needs diffusers and openvino; about 9 GiB)
+
+The U-Net is diffusers' own at the published configuration with random weights; a guided step is one call of two rows.
+OpenVINO runs diffusers' module at its bfloat16 hint. What counts is the median of wall seconds, after one warm-up.
+`--float32` adds diffusers at its default precision. Leave the machine alone while it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import openvino
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from fromnoise.engines.eager import lay_out
+from fromnoise.models.unet import UNet, UNetConfig
+from fromnoise.runtime.device import cpu_name
+
+CONFIG = {
+    "sample_size": 64,
+    "layers_per_block": 2,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+TIME = torch.tensor(500)
+
+Call = Callable[[], object]
+
+
+class Plain(nn.Module):
+    """diffusers' network with tensors in and a tensor out."""
+
+    def __init__(self, network: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, time: Tensor, words: Tensor) -> Tensor:
+        """(2, 4, 64, 64), () and (2, 77, 768) to (2, 4, 64, 64)."""
+        return self.network(x, time, words, return_dict=False)[0]
+
+
+def ours(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
+    """The eager engine in bfloat16."""
+    network = UNet(UNetConfig()).bfloat16().eval().requires_grad_(False)
+    network.load_state_dict(reference.state_dict())
+    lay_out(network, nn.Identity())
+    return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
+
+
+def in_openvino(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
+    """diffusers' module, converted, at the bfloat16 hint."""
+    inputs = (x, TIME, words)
+    model = openvino.convert_model(Plain(reference), example_input=inputs, input=[list(each.shape) for each in inputs])
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    arrays = [each.numpy() for each in inputs]
+    return lambda: compiled(arrays)
+
+
+def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
+    """Median wall seconds of each, in turns, after one warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: median(each) for name, each in times.items()}
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--float32", action="store_true")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    x, words = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
+    reference = UNet2DConditionModel(**CONFIG).eval().requires_grad_(False)
+    calls: dict[str, Call] = {"OpenVINO, bf16": in_openvino(reference, x, words)}
+    if args.float32:
+        calls["diffusers, float32"] = lambda: reference(x, TIME, words)
+    calls["fromnoise eager, bf16"] = ours(reference, x, words)
+    half = UNet2DConditionModel(**CONFIG).bfloat16().eval().requires_grad_(False)
+    half.load_state_dict(reference.state_dict())
+    calls["diffusers, bf16"] = lambda: half(x.bfloat16(), TIME, words.bfloat16())
+    seconds = medians(calls, args.rounds)
+    print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds\n")
+    print("| | seconds | of OpenVINO's |\n|---|---|---|")
+    for name, each in seconds.items():
+        print(f"| {name} | {each:.2f} | {each / seconds['OpenVINO, bf16']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
