@@ -9,7 +9,7 @@ from types import MappingProxyType
 from fromnoise.engines.names import AUTO, EAGER, OPENVINO
 
 SECONDS = 3.5e-13
-"""Seconds of eager work a parameter and latent pixel: a call of two rows of Stable Diffusion 1.5 is taken to be 2.5 s."""
+"""Seconds of eager work a parameter and latent pixel: two rows of Stable Diffusion 1.5 are taken to need 2.5 s."""
 
 LONG = 20.0
 """Seconds of work below which the other engines aren't looked at."""
