@@ -67,7 +67,7 @@ class _Run:
     """A compiled model from the disk; calls from several threads take turns."""
 
     def __init__(self, entry: Entry, config: dict[str, str]) -> None:
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]
 
         self._mapped = numpy.memmap(entry.folder / "model.blob", dtype=numpy.uint8, mode="r")
         compiled = openvino.Core().import_model(openvino.Tensor(self._mapped), "CPU", config)
@@ -118,8 +118,8 @@ def convert(module: nn.Module, inputs: Inputs) -> Any:
 
     It goes by OpenVINO's PyTorch front end itself: `openvino.convert_model` reports its use over the network.
     """
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    from openvino.frontend import FrontEndManager  # pyright: ignore[reportMissingImports]
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # pyright: ignore[reportMissingImports]
 
     with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
@@ -133,7 +133,7 @@ def convert(module: nn.Module, inputs: Inputs) -> Any:
 
 def write_model(model: Any, folder: Path, inputs: Inputs, *, half: bool) -> None:
     """A model, its weights in half precision perhaps, and what to try it with, as `openvino_child` reads them."""
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]
 
     openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
     named = {f"input{index}": each.numpy() for index, each in enumerate(inputs)}

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy
-import openvino
+import openvino  # pyright: ignore[reportMissingImports]
 
 
 def main(folder: Path, config: dict[str, str]) -> None:
