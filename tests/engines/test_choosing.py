@@ -43,6 +43,7 @@ def test_choice(asked: str, work: Work, states: dict[str, State], engine: str) -
 def test_an_engine_that_is_no_faster_is_never_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "PACES", {OPENVINO: Pace(time=1.0, first=0.0, again=0.0)})
     assert choose(AUTO, MANY, KEPT).engine == EAGER
+    assert not considered(AUTO, MANY)
 
 
 @pytest.mark.usefixtures("fast_openvino")
@@ -54,6 +55,7 @@ def test_a_model_on_the_disk_pays_sooner_than_compiling() -> None:
     assert pays[0] < compiled[0]
 
 
+@pytest.mark.usefixtures("fast_openvino")
 def test_small_work_is_not_even_considered() -> None:
     assert considered(AUTO, SD15) and not considered(AUTO, Work(20, 25_000_000, 2 * 16 * 16))
     assert not considered(OPENVINO, SD15) and not considered(AUTO, replace(SD15, needs=("captures",)))

@@ -83,8 +83,9 @@ def choose(asked: str, work: Work, states: Mapping[str, State]) -> Choice:
 
 
 def considered(asked: str, work: Work) -> bool:
-    """False when `choose` needs no look at the other engines, whatever their state."""
-    return asked == AUTO and not work.needs and work.device == "cpu" and work.seconds >= LONG
+    """False when `choose` needs no look at the other engines, whatever their state: a look hashes all weights."""
+    faster = any(each.time < 1 for each in PACES.values())
+    return faster and asked == AUTO and not work.needs and work.device == "cpu" and work.seconds >= LONG
 
 
 def finished(name: str, work: Work, state: State) -> float:

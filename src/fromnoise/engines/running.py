@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.engines.cache import Store
-from fromnoise.engines.choosing import Choice, State, Work, choose, considered
+from fromnoise.engines.choosing import PACES, Choice, State, Work, choose, considered
 from fromnoise.engines.contract import Engine, Inputs, Prepared
 from fromnoise.engines.eager import lay_out, unpack
 from fromnoise.engines.names import AUTO, COMPILE, EAGER, ENGINES, OPENVINO
@@ -65,7 +65,7 @@ class Runner:
 
     def choose(self, module: nn.Module, inputs: Inputs, work: Work) -> Choice:
         """Which engine is to run a module on such inputs."""
-        names = (OPENVINO, COMPILE) if considered(self.asked, work) else ()
+        names = tuple(PACES) if considered(self.asked, work) else ()
         choice = choose(self.asked, work, {name: self._state(name, module, inputs) for name in names})
         if work.needs and self.asked not in (AUTO, EAGER):
             self._once(f"{choice.why}; drawing with it instead of {self.asked}")
