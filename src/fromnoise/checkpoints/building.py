@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from fromnoise.checkpoints.checkpoint import class_of
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -37,10 +38,25 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = MappingProxyTy
 """By the class that a config names."""
 
 
+FILLERS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
+"""What layers draw their first values with; on the meta device it does nothing, yet loads a second of torch's code."""
+
+
+class Unfilled(TorchFunctionMode):
+    """While this lasts, initialising leaves tensors as they are. For modules on the meta device."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Pass everything on but the fillers, which torch hands over with their arguments by name."""
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func in FILLERS else func(*args, **kwargs)
+
+
 def build(config: Mapping[str, Any]) -> nn.Module:
     """A part's module on the meta device; FromnoiseError for a class or a field that is not supported."""
     kind = class_of(config)
     if kind not in MODULES:
         raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         return MODULES[kind](config)

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from fromnoise.nn import tiles
+from fromnoise.nn.attention import Attention
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.runtime.device import LARGE, channels_last
 
 
 def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
-    """Pack a large network's convolutions and give the autoencoder's weights channels last, on a CPU, once.
+    """Pack a large network's convolutions, let its attention use a compiled kernel where there is one, and give the
+    autoencoder's weights channels last, on a CPU, once.
 
     Weights that learn stay as they are, and small networks, which nobody waits for, too.
     """
@@ -23,6 +26,7 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
         return
     for each in _convolutions(network):
         each.pack()
+    _tile(network, weights[0].dtype == torch.bfloat16 and tiles.available())
     channels_last(autoencoder)
 
 
@@ -30,6 +34,13 @@ def unpack(network: nn.Module) -> None:
     """Give a network its ordinary weights back: other engines and trainers read them."""
     for each in _convolutions(network):
         each.unpack()
+    _tile(network, False)
+
+
+def _tile(network: nn.Module, tiled: bool) -> None:
+    for each in network.modules():
+        if isinstance(each, Attention):
+            each.tiled = tiled
 
 
 def _is_laid_out(network: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.nn import tiles
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.token_merging import Merging, merging
@@ -45,8 +46,11 @@ def _by_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2); cross-attention when given a context.
 
-    `upcast` attends in float32 in a half-precision network: SD 2.1's products overflow float16.
+    `upcast` attends in float32 in a half-precision network: SD 2.1's products overflow float16. `tiled` lets the
+    compiled kernel of `nn.tiles` attend, where it can; the eager engine sets it.
     """
+
+    tiled = False
 
     def __init__(self, channels: int, heads: int, context_channels: int | None = None, upcast: bool = False) -> None:
         super().__init__()
@@ -64,7 +68,10 @@ class Attention(nn.Module):
         2024).
         """
         context = x if context is None else context
-        q, k, v = self._split(self.to_q(x)), self._split(self.to_k(context)), self._split(self.to_v(context))
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
+        if self.tiled and perturbed is None and not self.upcast and tiles.supported(q, k, self.heads):
+            return self.to_out[0](tiles.attend(q, k, v, self.heads))
+        q, k, v = self._split(q), self._split(k), self._split(v)
         mixed = self._attend(q, k, v)
         if perturbed is not None:
             mixed = torch.where(perturbed[:, None, None, None], v, mixed)
