@@ -24,10 +24,10 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
         return
     if sum(each.numel() for each in weights) < LARGE or any(each.requires_grad for each in weights):
         return
-    channels_last(autoencoder)
-    for each in (*_convolutions(network), *_convolutions(autoencoder)):
+    for each in _convolutions(network):
         each.pack()
     _tile(network, weights[0].dtype == torch.bfloat16 and tiles.available())
+    channels_last(autoencoder)
 
 
 def unpack(network: nn.Module) -> None:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.models.config import Config
-from fromnoise.nn import bands
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
@@ -197,8 +196,6 @@ class Decoder(nn.Module):
         """The levels that grow: (B, C, h, w) to (B, 3, H, W)."""
         for block in self.up_blocks:
             x = block(x)
-        if bands.pay(x, self.conv_norm_out, self.conv_out):
-            return bands.convolve(self.conv_norm_out, self.conv_out, x)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
