@@ -10,6 +10,7 @@ from fromnoise.data.captions import (
     captions,
     clean,
     fold_plural,
+    in_style,
     short_gloss,
     with_article,
     words,
@@ -115,3 +116,16 @@ def test_short_gloss_leaves_out_asides_and_loose_ends():
     assert short_gloss('(botany) a green plant; "nice plants"') == "a green plant"
     gloss = short_gloss("one two three four five six seven eight nine ten eleven twelve thirteen of the rest")
     assert gloss.endswith("thirteen")
+
+
+@given(phrases, st.sampled_from(PICTURE_SETS), st.floats(0, 1, exclude_max=True))
+def test_a_phrase_in_a_style_says_both(phrase, style, chance):
+    said = in_style(phrase, style, chance)
+    assert phrase in said
+    assert styled(said, style)
+
+
+def test_every_name_and_look_of_a_style_is_said():
+    said = {in_style("an apple", NOTO, place / 100) for place in range(100)}
+    assert len(said) == 24
+    assert all(any(name in each for each in said) for name in (*NOTO.style_names, *NOTO.style_looks))

@@ -9,12 +9,23 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 
 from fromnoise.data.sources import PictureSet
 from fromnoise.data.splits import fraction
 
-__all__ = ["MAX_WORDS", "Vocabulary", "captions", "clean", "fold_plural", "short_gloss", "with_article", "words"]
+__all__ = [
+    "MAX_WORDS",
+    "Vocabulary",
+    "allowed",
+    "captions",
+    "clean",
+    "fold_plural",
+    "in_style",
+    "short_gloss",
+    "with_article",
+    "words",
+]
 
 MAX_WORDS = 22
 """No wording is longer, so that it fits into the text encoder's 32 positions."""
@@ -86,7 +97,20 @@ def captions(picture_id: str, said: Vocabulary, style: PictureSet, reserved: fro
         *_styled_by_label(picture_id, said, names),
         *_styled_by_other(picture_id, phrases, names),
     ]
-    return tuple(dict.fromkeys(text for text in map(clean, listed) if _allowed(text, reserved)))
+    return tuple(dict.fromkeys(text for text in map(clean, listed) if allowed(text, reserved)))
+
+
+def allowed(text: str, reserved: frozenset[str]) -> bool:
+    """True where a cleaned text may caption a picture: 1 to MAX_WORDS words, none of them reserved."""
+    said = words(text)
+    return 0 < len(said) <= MAX_WORDS and not any(fold_plural(word) in reserved or word in reserved for word in said)
+
+
+def in_style(phrase: str, style: PictureSet, chance: float) -> str:
+    """The phrase with the style's name or look, in the wording that `chance` in [0, 1) picks."""
+    wordings = list(product(_STYLED_OTHER, (*style.style_names, *style.style_looks)))
+    template, name = wordings[int(chance * len(wordings))]
+    return clean(template.format(it=phrase, style=name))
 
 
 def clean(text: str) -> str:
@@ -178,11 +202,6 @@ def _style_phrases(style: PictureSet, picture_id: str) -> list[str]:
     names = _rotated(style.style_names, picture_id, "names")
     looks = _rotated(style.style_looks, picture_id, "looks")
     return [names[0], looks[0], names[0], looks[1 % len(looks)], names[1 % len(names)]]
-
-
-def _allowed(text: str, reserved: frozenset[str]) -> bool:
-    said = words(text)
-    return 0 < len(said) <= MAX_WORDS and not any(fold_plural(word) in reserved or word in reserved for word in said)
 
 
 def _rotated(items: Sequence[str], picture_id: str, salt: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fromnoise.checkpoints.folder import load_module, read_json, save_module
 from fromnoise.checkpoints.model_folder import write_model_folder
 from fromnoise.data import Dataset, Picture, load_dataset
+from fromnoise.data.captions import in_style
+from fromnoise.data.sources import PICTURE_SETS
 from fromnoise.diffusion.objectives import Example, example, weighted_error
 from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -28,7 +30,9 @@ from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.retrieval import known_concepts, read_text_encoder
+from fromnoise.training.rewordings import rewordings
 from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.teacher import MiniLM
 
 CONFIG = UNetConfig(
     sample_size=16,
@@ -68,13 +72,16 @@ SCHEDULER = {
 """`scheduler_config.json` of what is trained here: SD's own betas, v-prediction, every field stated."""
 
 
+_SETS = {each.style: each for each in PICTURE_SETS}
+
+
 @dataclass(frozen=True)
 class DenoiserRecipe:
     """Settings of a run. `text` and `autoencoder` are the model (or run) folders whose parts are used.
 
     `init` names a `unet` folder and continues from its weights; `decay_at` and `steps` end a run with a linear decay.
     `compile` runs the network through torch.compile, which needs a C++ compiler and a few minutes, and then trains a
-    fifth faster.
+    fifth faster. A share `reworded` of the pictures is asked for in words that no caption holds.
     """
 
     text: str = str(EMBEDDED_MODEL)
@@ -87,6 +94,7 @@ class DenoiserRecipe:
     decay_at: int | None = None
     gamma: float = 5.0
     empty: float = 0.1
+    reworded: float = 0.0
     averages: tuple[int, ...] = (400, 2000)
     export_every: int = 500
     compile: bool = True
@@ -106,9 +114,15 @@ class DenoiserTask:
     """Latents of the training pictures, made noisy; the network predicts v."""
 
     def __init__(
-        self, model: UNet, text: TextEncoder, latents: Tensor, pictures: list[Picture], recipe: DenoiserRecipe
+        self,
+        model: UNet,
+        text: TextEncoder,
+        latents: Tensor,
+        pictures: list[Picture],
+        recipe: DenoiserRecipe,
+        reworded: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        self.model, self.text, self.recipe = model, text, recipe
+        self.model, self.text, self.recipe, self.reworded = model, text, recipe, reworded or {}
         self.latents, self.pictures = latents, pictures  # (N, 2, C, h, w): as drawn, and mirrored
         self.schedule = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012)
         self.network = torch.compile(model) if recipe.compile else model
@@ -129,9 +143,18 @@ class DenoiserTask:
         own, picture = draw.generator("denoiser"), self.pictures[draw.sample]
         chance = torch.rand(3, generator=own).tolist()
         mirrored = int(picture.flip and chance[0] < 0.5)
-        caption = picture.captions[int(chance[1] * len(picture.captions))]
         latents = self.latents[draw.sample, mirrored]
-        return latents, torch.randn(latents.shape, generator=own), "" if chance[2] < self.recipe.empty else caption
+        caption = "" if chance[2] < self.recipe.empty else self.caption(picture, chance[1], draw)
+        return latents, torch.randn(latents.shape, generator=own), caption
+
+    def caption(self, picture: Picture, chance: float, draw: Draw) -> str:
+        """One of the picture's captions, or another text for its concept, half of them in the picture's style."""
+        others = self.reworded.get(picture.concept, ())
+        reworded, which, styled = torch.rand(3, generator=draw.generator("reworded")).tolist()
+        if not others or reworded >= self.recipe.reworded:
+            return picture.captions[int(chance * len(picture.captions))]
+        said = others[int(which * len(others))]
+        return said if styled < 0.5 else in_style(said, _SETS[picture.style], 2 * styled - 1)
 
     def predict(self, batch: Captioned) -> Tensor:
         """The network's v."""
@@ -184,13 +207,14 @@ def train(
     text.clip_text.requires_grad_(False)
     rows = pictures.indices(split="train")
     latents = latents_of(read_autoencoder(Path(recipe.autoencoder)), pictures, rows, run / "latents.pt")
+    reworded = rewordings(pictures, MiniLM(run / "teacher")) if recipe.reworded else None
     torch.manual_seed(recipe.seed)
     model = new_unet(recipe)
     averages = Averages(model, recipe.averages)
     note(f"{len(rows)} pictures, {sum(each.numel() for each in model.parameters()) / 1e6:.1f} M parameters")
     fit(
         run,
-        DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe),
+        DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe, reworded),
         LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
         averages,
         steps=recipe.steps,
