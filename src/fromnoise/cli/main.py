@@ -4,35 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from fromnoise.cli import (
-    chain,
-    convert,
-    doctor,
-    drafts,
-    drawing,
-    grid,
-    hub,
-    info,
-    inpainting,
-    learning,
-    merge,
-    plan,
-    prompt,
-    replay,
-    samplers,
-    steps,
-    tuning,
-    upscale,
-    variations,
-    words,
-)
+from fromnoise.cli import words
+from fromnoise.cli.commands import COMMANDS, command, listed
 from fromnoise.cli.console import say, speaking
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
@@ -55,43 +34,18 @@ class _PromptFirst(TyperGroup):
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Import the code of the command that is asked for, and of no other."""
+        if args[0] in COMMANDS:
+            self.commands[args[0]] = command(args[0])
+        return super().resolve_command(ctx, args)
+
     def _refuse_typo(self, word: str) -> None:
         """UsageError for a single word that was probably meant as a command."""
         choices = {name: name for name in self.commands} | _FOR_WORDS
-        if command := words.mistyped(word, choices):
-            meant = f"fromnoise {choices[command]}"
+        if name := words.mistyped(word, choices):
+            meant = f"fromnoise {choices[name]}"
             raise UsageError(f"did you mean '{meant}'? To draw it: fromnoise {DEFAULT_COMMAND} {word!r}")
-
-
-COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {
-        DEFAULT_COMMAND: drawing.generate,
-        "img2img": drawing.img2img,
-        "inpaint": inpainting.inpaint,
-        "outpaint": inpainting.outpaint,
-        "variations": variations.variations,
-        "chain": chain.chain,
-        "grid": grid.grid,
-        "steps": steps.steps,
-        "plan": plan.plan,
-        "draft": drafts.draft,
-        "finish": drafts.finish,
-        "upscale": upscale.upscale,
-        "replay": replay.replay,
-        "info": info.info,
-        "doctor": doctor.doctor,
-        "samplers": samplers.samplers,
-        "prompt": prompt.prompt,
-        "convert": convert.convert,
-        "merge": merge.merge,
-        "extract": merge.extract,
-        "pull": hub.pull,
-        "push": hub.push,
-        "models": hub.models,
-        "evaluate": learning.evaluate,
-        "dataset": learning.dataset,
-    }
-)
 
 
 def application() -> typer.Typer:
@@ -103,9 +57,7 @@ def application() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_fromnoise)
-    for name, command in COMMANDS.items():
-        app.command(name)(command)
-    app.add_typer(tuning.train_commands(), name="train")
+    app.add_typer(listed())
     return app
 
 
@@ -133,8 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with speaking(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         try:
-            command = typer.main.get_command(application())
-            code = command.main(arguments, prog_name="fromnoise", standalone_mode=False) or 0
+            code = (
+                typer.main.get_command(application()).main(arguments, prog_name="fromnoise", standalone_mode=False) or 0
+            )
         except FromnoiseError as error:
             return _fail(str(error), error.exit_code)
         except typer.TyperException as error:

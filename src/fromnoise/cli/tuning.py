@@ -331,6 +331,7 @@ def train_commands() -> typer.Typer:
     app = typer.Typer(
         help="Train: teach the model your own pictures, or make every part of it from scratch.",
         no_args_is_help=True,
+        add_completion=False,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
     )
