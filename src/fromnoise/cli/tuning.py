@@ -326,10 +326,21 @@ COMMANDS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 )
 
 
+_TRAIN = """Train: teach the model your own pictures, or make every part of it from scratch.
+
+For example:
+
+```sh
+fromnoise train lora pixel-art/ --token pixelart --style -o pixelart.safetensors
+fromnoise train textual-inversion my-cat/ --token "<my-cat>" --init cat
+```
+"""
+
+
 def train_commands() -> typer.Typer:
     """`fromnoise train` with its commands: first those for a model that is there, then those from scratch."""
     app = typer.Typer(
-        help="Train: teach the model your own pictures, or make every part of it from scratch.",
+        help=_TRAIN,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="markdown",
