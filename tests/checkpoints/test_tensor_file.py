@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
+from fromnoise.checkpoints import tensor_file
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.checkpoints.tensor_file import DTYPES, open_tensors, read_header, write_stored
 from fromnoise.checkpoints.weights import open_weights
@@ -172,3 +173,17 @@ def test_a_headers_length_may_look_like_another_format(tmp_path: Path, length: i
     text = json.dumps({"a": entry()}).encode()
     path.write_bytes(file(text + b" " * (length - len(text)), bytes(8)))
     assert list(open_weights(path).tensors) == ["a"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list mappings")
+def test_pages_of_tensors_that_were_dropped_do_not_stay_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tensor_file, "MAPPED_AT_MOST", 1000)
+    path = tmp_path / "many.safetensors"
+    values = {f"{number:02}": torch.full((100,), float(number)) for number in range(20)}
+    path.write_bytes(save(values))
+    stored, _ = open_tensors(path)
+    kept = stored["00"].read()
+    cast = {key: each.read().double() for key, each in stored.items()}
+    assert all(torch.equal(cast[key], values[key].double()) for key in values)
+    assert torch.equal(kept, values["00"])
+    assert Path("/proc/self/maps").read_text().count(str(path)) == 2  # of the first tensor, and of the last

@@ -47,6 +47,9 @@ NAMES: Mapping[torch.dtype, str] = MappingProxyType({dtype: name for name, dtype
 
 METADATA = "__metadata__"
 
+MAPPED_AT_MOST = 256 * 2**20
+"""Bytes read from one mapping before the next begins: pages count as memory until their mapping ends."""
+
 Told = Callable[[int], None]
 """Told how many bytes were just written."""
 
@@ -74,16 +77,36 @@ def read_header(path: Path) -> Header:
 def open_tensors(path: Path) -> tuple[dict[str, Stored], Mapping[str, str]]:
     """The tensors of a safetensors file, still unread and mapped when read, and its metadata."""
     header = read_header(path)
-    try:
-        file = safe_open(path, "pt")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+    mapped = _Mapped(path)
 
     def stored(key: str) -> Stored:
         dtype, shape = header.entries[key]
-        return Stored(shape, dtype, lambda: _read(path, file, key))
+        return Stored(shape, dtype, lambda: mapped.read(key))
 
     return {key: stored(key) for key in header.entries}, header.metadata
+
+
+class _Mapped:
+    """A file mapped anew every `MAPPED_AT_MOST` bytes: of tensors that were cast, or dropped, the pages go again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._map()
+
+    def read(self, key: str) -> Tensor:
+        """The tensor as it lies in the file, its mapping held for as long as it lives."""
+        if self._bytes > MAPPED_AT_MOST:
+            self._map()
+        tensor = _read(self._path, self._file, key)
+        self._bytes += tensor.nbytes
+        return tensor
+
+    def _map(self) -> None:
+        try:
+            self._file: Any = safe_open(self._path, "pt")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged(self._path, str(error)) from error
+        self._bytes = 0
 
 
 def write_stored(
