@@ -17,17 +17,22 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
     """Pack a large network's convolutions, let its attention use a compiled kernel where there is one, and give the
     autoencoder's weights channels last, on a CPU, once.
 
-    Weights that learn stay as they are, and small networks, which nobody waits for, too.
+    Weights that learn stay as they are, and small networks, which nobody waits for, too. A packed convolution lets go of
+    its ordinary weights, so memory never holds all of both.
     """
-    weights = list(network.parameters())
-    if weights[0].device.type != "cpu" or not torch.backends.mkldnn.is_available() or _is_laid_out(network):
-        return
-    if sum(each.numel() for each in weights) < LARGE or any(each.requires_grad for each in weights):
+    if not torch.backends.mkldnn.is_available() or _is_laid_out(network) or not _gains(network):
         return
     for each in _convolutions(network):
         each.pack()
-    _tile(network, weights[0].dtype == torch.bfloat16 and tiles.available())
+    _tile(network, next(network.parameters()).dtype == torch.bfloat16 and tiles.available())
     channels_last(autoencoder)
+
+
+def _gains(network: nn.Module) -> bool:
+    """True for a large network on a CPU that does not learn."""
+    weights = list(network.parameters())
+    large = sum(each.numel() for each in weights) >= LARGE
+    return large and weights[0].device.type == "cpu" and not any(each.requires_grad for each in weights)
 
 
 def unpack(network: nn.Module) -> None:
