@@ -17,8 +17,8 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
     """Pack a large network's convolutions, let its attention use a compiled kernel where there is one, and give the
     autoencoder's weights channels last, on a CPU, once.
 
-    Weights that learn stay as they are, and small networks, which nobody waits for, too. A packed convolution lets go of
-    its ordinary weights, so memory never holds all of both.
+    Weights that learn stay as they are, and small networks, which nobody waits for, too. A packed convolution lets go
+    of its ordinary weights, so memory never holds all of both.
     """
     if not torch.backends.mkldnn.is_available() or _is_laid_out(network) or not _gains(network):
         return

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.paths import atomic_write, cache_dir
 
 SHA256_DIGITS = 64
 CHUNK = 4 * 2**20
+SETTLED = 2 * 10**9
+"""Nanoseconds after which no file system's clock mistakes one change for another."""
 
 Told = Callable[[int], None]
 """Told how many bytes were just dealt with."""
@@ -37,3 +45,26 @@ def is_whole(path: Path, size: int, expected: str, told: Told = lambda count: No
     with suppress(FileNotFoundError):
         return path.stat().st_size == size and digest(path, like=expected, told=told) == expected
     return False
+
+
+def remembered_digest(path: Path, *, told: Told = lambda count: None) -> str:
+    """A file's SHA-256, computed once and remembered in the cache while path, size and time of change stay the same.
+
+    A file that changed just now is not remembered: its clock may be too coarse to show the next change.
+    """
+    state = path.stat()
+    known = {"path": str(path.resolve()), "size": state.st_size, "changed": state.st_mtime_ns}
+    place = cache_dir() / "hashes" / f"{hashlib.sha256(known['path'].encode()).hexdigest()}.json"
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        entry = json.loads(place.read_text(encoding="utf-8"))
+        if {**known, "sha256": entry["sha256"]} == entry:
+            return entry["sha256"]
+    found = digest(path, told=told)
+    if time.time_ns() - state.st_mtime_ns > SETTLED:
+        _remember(place, {**known, "sha256": found})
+    return found
+
+
+def _remember(place: Path, entry: dict[str, Any]) -> None:
+    with suppress(UsageError, OSError), atomic_write(place, overwrite=True) as temporary:
+        temporary.write_text(json.dumps(entry), encoding="utf-8")

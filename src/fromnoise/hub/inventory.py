@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, files, version
 from pathlib import Path
 
-from fromnoise.hub.hashing import Told, chunks, digest
+from fromnoise.hub.hashing import Told, chunks, digest, remembered_digest
 from fromnoise.hub.pulled import WEIGHTS, Pulled, all_pulled, recorded_hash, unfinished
 from fromnoise.hub.pushing import CARD, card_licence
 from fromnoise.runtime.errors import UsageError
@@ -49,7 +49,7 @@ class Model:
 
     def _sha256(self, name: str, told: Told) -> str:
         recorded = self.recorded.get(name, "")
-        return recorded if len(recorded) == 64 else digest(self.files[name], told=told)
+        return recorded if len(recorded) == 64 else remembered_digest(self.files[name], told=told)
 
 
 def models(loras: Path | None = None) -> list[Model]:

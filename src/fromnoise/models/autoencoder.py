@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fromnoise.models.config import Config
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.nn.norm import GroupNorm
+from fromnoise.nn.norm import GroupNorm, silu_of
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
 
 EPS = 1e-6
@@ -161,7 +161,7 @@ class Encoder(nn.Module):
 
     def coarse(self, x: Tensor) -> Tensor:
         """The rest, as small as the latents: (B, C, h, w) to (B, 2 * latent_channels, h, w)."""
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        return self.conv_out(silu_of(self.conv_norm_out, self.mid_block(x)))
 
 
 class Decoder(nn.Module):
@@ -196,7 +196,7 @@ class Decoder(nn.Module):
         """The levels that grow: (B, C, h, w) to (B, 3, H, W)."""
         for block in self.up_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu_of(self.conv_norm_out, x))
 
 
 class Autoencoder(nn.Module):

@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.models.extras import NO_EXTRAS, Extras, Reuse
 from fromnoise.models.unet_blocks import DownBlock, Trunk, TrunkConfig, UpBlock
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.nn.norm import GroupNorm
+from fromnoise.nn.norm import GroupNorm, silu_of
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class UNet(Trunk):
         else:
             kept = self._shallow(x, embedded, words, extras)
         x = outermost.layers(layers[first:], deep, kept, embedded, words, extras.merge)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return self.conv_out(silu_of(self.conv_norm_out, x))
 
     def _outer(self, reuse: Reuse | None) -> int:
         """How many of the outermost layers are computed at every call; at most those of the finest level."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -49,6 +50,11 @@ class GroupNorm(nn.GroupNorm):
         if self.training and _slow_in_torch(input):
             return _ChannelsLastGroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         return super().forward(input)
+
+
+def silu_of(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU of a normalised map, in the norm's own memory where no gradient will ask for it."""
+    return F.silu(norm(x), inplace=not torch.is_grad_enabled())
 
 
 def _slow_in_torch(x: Tensor) -> bool:

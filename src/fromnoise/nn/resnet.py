@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.nn.norm import GroupNorm
+from fromnoise.nn.norm import GroupNorm, silu_of
 
 
 class ResnetBlock(nn.Module):
@@ -31,10 +31,10 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """(B, in, h, w) and an embedded time (B, time_channels) to (B, out, h, w)."""
-        hidden = self.conv1(F.silu(self.norm1(x)))
+        hidden = self.conv1(silu_of(self.norm1, x))
         if time is not None:
             hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        hidden = F.silu(self.norm2(hidden))  # what it was is not kept while the shortcut is made
+        hidden = silu_of(self.norm2, hidden)  # what it was is not kept while the shortcut is made
         return self.conv2(hidden, plus=self.conv_shortcut(x) if self._changes_width else x)
 
 

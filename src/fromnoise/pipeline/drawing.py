@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step
 from fromnoise.engines.names import AUTO
 from fromnoise.engines.running import Engines
 from fromnoise.hub import name_of
+from fromnoise.hub.hashing import remembered_digest
 from fromnoise.images.convert import to_images, to_tensor
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.controlnet import ControlNet
@@ -327,7 +327,7 @@ class Pipeline:
     @cached_property
     def hash(self) -> str | None:
         """The first ten hex digits of the SHA-256 of the U-Net's file, which say what drew a picture."""
-        return None if self.source is None else weights_hash(self.source)
+        return None if self.source is None else remembered_digest(self.source)[:10]
 
     @property
     def inpaints(self) -> bool:
@@ -443,9 +443,3 @@ def last(steps: Iterator[Step]) -> Step:
         pass
     assert step is not None
     return step
-
-
-def weights_hash(path: Path) -> str:
-    """The first ten hex digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:10]
