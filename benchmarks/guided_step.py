@@ -10,13 +10,11 @@ OpenVINO runs diffusers' module at its bfloat16 hint. What counts is the median 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from statistics import median
 
 import openvino
 import torch
 from diffusers import UNet2DConditionModel
+from timing import Call, medians
 from torch import Tensor, nn
 
 from fromnoise.engines.eager import lay_out
@@ -33,8 +31,6 @@ CONFIG = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }
 TIME = torch.tensor(500)
-
-Call = Callable[[], object]
 
 
 class Plain(nn.Module):
@@ -64,18 +60,6 @@ def in_openvino(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Ca
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     arrays = [each.numpy() for each in inputs]
     return lambda: compiled(arrays)
-
-
-def medians(calls: dict[str, Call], rounds: int) -> dict[str, float]:
-    """Median wall seconds of each, in turns, after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return {name: median(each) for name, each in times.items()}
 
 
 @torch.inference_mode()

@@ -2,8 +2,8 @@
 
 usage: python benchmarks/start_up.py [--rounds 7]
 
-Every command is a process of its own, in turns; what counts is the median of wall seconds, after one warm-up. The picture
-is one of the embedded model, at its defaults, on disk. Leave the machine alone while it runs.
+Every command is a process of its own, in turns; what counts is the median of wall seconds, after one warm-up. The
+picture is one of the embedded model, at its defaults, on disk. Leave the machine alone while it runs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from timing import Call, medians
 
-from guided_step import Call, medians
 from fromnoise.runtime.device import cpu_name
 
 BARE, TORCH, HELP = "a bare interpreter", "`import torch`", "`--help`"
