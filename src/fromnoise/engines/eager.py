@@ -11,6 +11,7 @@ from fromnoise.nn import tiles
 from fromnoise.nn.attention import Attention
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.runtime.device import LARGE, channels_last
+from fromnoise.runtime.memory import give_back
 
 
 def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
@@ -24,6 +25,7 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
         return
     for each in _convolutions(network):
         each.pack()
+        give_back()
     _tile(network, next(network.parameters()).dtype == torch.bfloat16 and tiles.available())
     channels_last(autoencoder)
 
