@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fromnoise.checkpoints.folder import load_module, read_json
@@ -17,14 +18,17 @@ from fromnoise.data import Dataset, load_dataset
 from fromnoise.data.records import WORDS
 from fromnoise.models.clip_text import ClipText, TextConfig
 from fromnoise.text import Tokenizer
-from fromnoise.training import text_encoder
+from fromnoise.training import lessons, text_encoder
+from fromnoise.training.anchors import padding_means
 from fromnoise.training.learner import Learner
 from fromnoise.training.lessons import choose_texts, is_plain, prepare
 from fromnoise.training.optimizers import adamw
+from fromnoise.training.phrases import compounds
 from fromnoise.training.text_encoder import (
     Student,
     TextEncoderRecipe,
     TextEncoderTask,
+    anchor_of,
     concept_divergence,
     contrastive,
     row_divergence,
@@ -101,10 +105,28 @@ def test_captions_of_held_out_pictures_are_never_learnt(shapes: Dataset) -> None
     assert "a ink, twemoji style" not in texts
 
 
-def test_texts_far_from_all_concepts_are_left_out_but_for_a_share(shapes: Dataset) -> None:
-    assert "quantum" not in chosen(shapes, near=0.5)
-    assert "quantum" in chosen(shapes, near=0.5, far=1.0)
+def test_texts_far_from_all_concepts_are_left_out_but_for_a_share_and_single_words(shapes: Dataset) -> None:
+    few, all_of_them = set(chosen(shapes, near=0.9)), set(chosen(shapes, near=0.9, far=1.0))
+    assert few < all_of_them
+    assert all(" " in text for text in all_of_them - few)
+    assert "quantum" in few
     assert "a cherry" in chosen(shapes, near=2.0)
+
+
+def test_words_around_a_concept_keep_company(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "LEAST", -1.0)
+    words = {"cherry", "lime", "oinking", "sour", "quantum"}
+    together = [each for each in chosen(shapes) if len(words & set(each.replace(",", "").split())) > 2]
+    assert len(together) > 5
+
+
+def test_compounds_need_four_words_and_use_only_theirs() -> None:
+    made = compounds([["a", "b", "c"], ["zebra", "stripes", "savanna", "foal"]], 50)
+    assert made == compounds([["zebra", "stripes", "savanna", "foal"]], 50)
+    assert len(made) > 25
+    said = {word.strip(",") for text in made for word in text.split()}
+    assert said <= {"zebra", "stripes", "savanna", "foal", "a", "with", "of", "and", "in", "for"}
+    assert {"zebra", "stripes", "savanna", "foal"} <= said
 
 
 def test_plain_captions_name_no_style() -> None:
@@ -132,10 +154,9 @@ def test_a_batch_is_a_pure_function_of_the_step(task: TextEncoderTask) -> None:
 
 def test_states_do_not_depend_on_padding_or_order(task: TextEncoderTask) -> None:
     batch = task.batch(0)
-    states, _ = task.predict(batch)
     text = task.model.text
     expected = text.sentence(batch.tokens, text(batch.tokens))
-    assert torch.allclose(states, expected, atol=1e-5)
+    assert torch.allclose(task.predict(batch).sentences, expected, atol=1e-5)
 
 
 def test_losses_are_least_for_a_perfect_student() -> None:
@@ -194,6 +215,57 @@ def test_a_resumed_run_equals_an_uninterrupted_one(shapes: Dataset, tmp_path: Pa
     assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())
     files = [(each / "text_encoder" / "model.safetensors").read_bytes() for each in (whole, parts)]
     assert files[0] == files[1]
+
+
+@pytest.fixture(scope="module")
+def begun(shapes: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("begun")
+    train_text_encoder(shapes.folder, folder, RECIPE, teach=Words())
+    return folder
+
+
+def continued(task: TextEncoderTask, shapes: Dataset, **weights: float) -> TextEncoderTask:
+    """A student that has gone astray, with an anchor where it was."""
+    recipe = replace(RECIPE, held=3, aligned=2, **weights)
+    held = anchor_of(task.model.text, shapes, learn_vocabulary(["a"], 600, 16))
+    return TextEncoderTask(task.model, task.lessons, recipe, held)
+
+
+def test_a_run_that_continues_starts_where_the_other_ended(begun: Path, shapes: Dataset, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, init=str(begun), steps=1, rate=0.0, held=3, aligned=2)
+    train_text_encoder(shapes.folder, tmp_path, recipe, teach=Words())
+    one, other = (load_file(each / "text_encoder" / "model.safetensors") for each in (begun, tmp_path))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (tmp_path / "tokenizer" / "vocab.json").read_bytes() == (begun / "tokenizer" / "vocab.json").read_bytes()
+
+
+def test_drift_counts_only_what_moved(task: TextEncoderTask, shapes: Dataset) -> None:
+    task = continued(task, shapes, hold=1.0, align=0.0)
+    batch = task.batch(0)
+    plain = TextEncoderTask(task.model, task.lessons, task.recipe)
+    still = task.loss(task.predict(batch), batch) - plain.loss(plain.predict(batch), batch)
+    assert still.item() == pytest.approx(0, abs=1e-4)
+    with torch.no_grad():
+        task.model.text.text_model.final_layer_norm.bias.add_(0.5)
+    moved = task.loss(task.predict(batch), batch) - plain.loss(plain.predict(batch), batch)
+    assert moved.item() > 0.1
+
+
+def test_texts_near_a_concept_are_drawn_to_its_captions(task: TextEncoderTask, shapes: Dataset) -> None:
+    task = continued(task, shapes, hold=0.0, align=1.0)
+    batch, anchor = task.batch(0), task.anchor
+    assert anchor is not None
+    own = torch.eye(len(anchor.means))
+    assert float(anchor.distance(anchor.means, own)) == pytest.approx(0, abs=1e-6)
+    assert float(anchor.distance(anchor.means.roll(1, 0), own)) > 0.5
+    plain = TextEncoderTask(task.model, task.lessons, task.recipe)
+    assert task.loss(task.predict(batch), batch) > plain.loss(plain.predict(batch), batch)
+
+
+def test_padding_states_are_those_behind_the_end() -> None:
+    tokens = torch.tensor([[0, 5, 9, 9, 9], [0, 5, 5, 5, 9]])
+    states = torch.arange(10.0).view(2, 5, 1)
+    assert padding_means(states, tokens, end=9).flatten().tolist() == [3.5, 9.0]
 
 
 def test_the_shipped_recipe_is_about_nine_million_parameters() -> None:

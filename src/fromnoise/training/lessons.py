@@ -16,13 +16,16 @@ from fromnoise.data.captions import clean
 from fromnoise.runtime.paths import PACKAGE
 from fromnoise.runtime.seeds import generator
 from fromnoise.text.tokenizer import Tokenizer
-from fromnoise.training.phrases import STYLES, more_phrases, phrases
+from fromnoise.training.phrases import STYLES, compounds, more_phrases, phrases
 from fromnoise.training.teacher import Teacher
 
 _HELD_OUT = PACKAGE / "evaluation" / "reworded.jsonl"
 
 SIDE = 32
 """Pictures are this small for the contrastive loss."""
+
+AROUND, LEAST, COMPOUNDS = 64, 0.25, 120
+"""So many words nearest to each concept, of at least that cosine, are put into so many texts of two to four."""
 
 _STYLED = re.compile(rf"\b(style|{'|'.join(map(re.escape, STYLES))})\b")
 
@@ -64,7 +67,8 @@ def choose_texts(
 ) -> Texts:
     """Every `stride`-th caption, the phrases at least `near` (cosine) some concept, and a share `far` of the others.
 
-    Words that are near get further phrases. No text of `keep_out` is among them, unless a caption says it.
+    Words that are near get further phrases, and the words nearest to a concept are put together. Every single word is
+    kept: it may turn up in any company. No text of `keep_out` is among them, unless a caption says it.
     """
     said = _captions(dataset, stride)
     texts = _joined(said, phrases(dataset, teacher.words()))
@@ -72,10 +76,12 @@ def choose_texts(
     concepts = concept_vectors(training_pictures(dataset), dict(zip(said, vectors.float(), strict=False)))
     close = closeness(vectors, concepts) >= near
     known = {text for text, is_close in zip(texts, close.tolist(), strict=True) if is_close}
-    texts = _joined(texts, more_phrases(dataset, known, teacher.words()))
+    together = compounds(words_around(texts, vectors, concepts), COMPOUNDS)
+    texts = _joined(texts, more_phrases(dataset, known, teacher.words()), together)
     vectors = teacher(texts)
     kept = closeness(vectors, concepts) >= near
     kept |= torch.rand(len(texts), generator=generator("far", seed)) < far
+    kept |= torch.tensor([" " not in text for text in texts])
     banned = {clean(each) for each in keep_out}
     chosen = [row for row, text in enumerate(texts) if row < len(said) or (kept[row] and text not in banned)]
     return Texts(tuple(texts[row] for row in chosen), len(said), vectors[chosen], concepts)
@@ -127,6 +133,14 @@ def concept_vectors(pictures: Iterable[Picture], vectors: Mapping[str, Tensor]) 
 def closeness(vectors: Tensor, concepts: Tensor) -> Tensor:
     """The cosine of each unit vector (N, C) with its nearest concept (K, C), (N,)."""
     return torch.cat([(part.float() @ concepts.T).amax(1) for part in vectors.split(8192)])
+
+
+def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[list[str]]:
+    """By concept (K, C), the `AROUND` single words of the texts (N, C) that are nearest to it, the nearest first."""
+    rows = [row for row, text in enumerate(texts) if " " not in text]
+    near = (concepts @ vectors[rows].float().T).topk(min(AROUND, len(rows)), 1)
+    pairs = zip(near.values.tolist(), near.indices.tolist(), strict=True)
+    return [[texts[rows[at]] for value, at in zip(*pair, strict=True) if value >= LEAST] for pair in pairs]
 
 
 def small_pictures(dataset: Dataset) -> Tensor:

@@ -1,4 +1,4 @@
-"""Texts that teach words that no caption holds: dictionary lines, runs of words out of glosses, single words."""
+"""Texts that teach words that no caption holds: dictionary lines, runs of words out of glosses, words and pairs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fromnoise.data.captions import clean, short_gloss, with_article, words
 from fromnoise.data.reading import Word
 from fromnoise.data.sources import PICTURE_SETS
 
-__all__ = ["CONCRETE", "STYLES", "more_phrases", "phrases"]
+__all__ = ["CONCRETE", "STYLES", "compounds", "more_phrases", "phrases"]
 
 _SEEN = "animal artifact body event feeling food object person phenomenon plant process shape substance"
 CONCRETE = frozenset(_SEEN.split())
@@ -22,6 +22,10 @@ STYLES = tuple(name for each in PICTURE_SETS for name in (*each.style_names, *ea
 _TAXA = ("genus", "family", "order", "suborder", "class", "subclass", "phylum", "superfamily", "subfamily", "tribe")
 _PLAIN = ("picture of {it}", "drawing of {it}", "emoji of {it}", "illustration of {it}")
 _STYLED = ("{it}, {style} style", "{style} style {word}", "{it} in {style} style", "{style} {word}")
+_JOINED = (
+    *("{a} {b}", "{b} {a} {c}", "{a} with {b}", "{a} of {b}", "{a} and {b}", "{b} {a} with {c}"),
+    *("a {a} {b}", "{c} {b} {a}", "{a}, {b}", "{a} in {b}", "{b} for {a}", "{c} {b} {d} {a}"),
+)
 _STYLED_SHARE = 0.3
 _GLOSS_WORDS = 8
 
@@ -53,6 +57,18 @@ def more_phrases(dataset: Dataset, near: Collection[str], single: Iterable[str],
         if lemma in near:
             listed += _in_company(lemma, (), chance)
     return _distinct(listed)
+
+
+def compounds(around: Iterable[Sequence[str]], count: int, seed: int = 2) -> tuple[str, ...]:
+    """Words in each other's company, `count` texts from each list `around` one meaning: "striped savanna horse"."""
+    chance = random.Random(seed)
+    lists = [words for words in around if len(words) >= 4]
+    return _distinct(_compound(words, chance) for words in lists for _ in range(count))
+
+
+def _compound(words: Sequence[str], chance: random.Random) -> str:
+    a, b, c, d = chance.sample(words, 4)
+    return chance.choice(_JOINED).format(a=a, b=b, c=c, d=d)
 
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,15 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fromnoise.checkpoints import save_module
+from fromnoise.checkpoints import load_module, save_module
 from fromnoise.checkpoints.folder import write_tensors
-from fromnoise.data import load_dataset
+from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.clip_text import ClipText, TextConfig
 from fromnoise.text.tokenizer import Tokenizer
 from fromnoise.training import teacher
+from fromnoise.training.anchors import Anchor, anchor, padding_means
 from fromnoise.training.callbacks import Averages, Every, LearningRate
 from fromnoise.training.learner import Learner
-from fromnoise.training.lessons import SIDE, Lessons, choose_texts, prepare, reworded_prompts
+from fromnoise.training.lessons import (
+    SIDE,
+    Lessons,
+    choose_texts,
+    plain_captions,
+    prepare,
+    reworded_prompts,
+    training_pictures,
+)
+from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.run import Show, fit, open_run
@@ -37,6 +49,10 @@ class TextEncoderRecipe:
 
     A batch is `pictures` captions with their pictures and `phrases` other texts. `rows`, `concepts` and `contrast`
     weigh their losses against the cosine's 1. See `lessons.choose_texts` for `near`, `far` and `stride`.
+
+    `init` names a model folder and continues from its text encoder; then `hold` weighs that captions keep their states
+    (of `held` of them a step), so that a denoiser need not learn to read anew, and `align` that other texts near a
+    concept (`aligned` a step) say behind their end what its captions say.
     """
 
     vocabulary: int = 16_000
@@ -58,6 +74,11 @@ class TextEncoderRecipe:
     contrast: float = 0.1
     temperature: float = 0.05
     average: int = 300
+    init: str | None = None
+    hold: float = 1.0
+    held: int = 24
+    align: float = 0.5
+    aligned: int = 96
     seed: int = 0
 
 
@@ -129,11 +150,25 @@ def teach_pieces(model: ClipText, tokenizer: Tokenizer, teach: Teacher, spread: 
     weight.copy_((spread * cut / cut.std()).bfloat16())
 
 
+@dataclass
+class Answer:
+    """End-token states (B, C), the pictures' vectors (P, C); with an anchor also all states (held, M, C) of the first
+    captions and the mean states (aligned, C) behind the end of the first other texts.
+    """
+
+    sentences: Tensor
+    pictures: Tensor
+    held: Tensor | None = None
+    padding: Tensor | None = None
+
+
 class TextEncoderTask:
     """Say what the teacher says, and which picture is meant."""
 
-    def __init__(self, model: Student, lessons: Lessons, recipe: TextEncoderRecipe) -> None:
-        self.model, self.lessons, self.recipe = model, lessons, recipe
+    def __init__(
+        self, model: Student, lessons: Lessons, recipe: TextEncoderRecipe, anchor: Anchor | None = None
+    ) -> None:
+        self.model, self.lessons, self.recipe, self.anchor = model, lessons, recipe, anchor
 
     def batch(self, step: int) -> Lesson:
         """Captioned pictures first, then other texts."""
@@ -148,24 +183,51 @@ class TextEncoderTask:
         captions = self.lessons.captions[draw.sample]
         return captions[int(torch.randint(len(captions), (), generator=draw.generator("caption")))]
 
-    def predict(self, batch: Lesson) -> tuple[Tensor, Tensor]:
-        """End-token states of all texts, and the pictures' vectors."""
+    def predict(self, batch: Lesson) -> Answer:
+        """What the student says to a batch."""
         order = (batch.tokens != self.model.text.config.eos_token_id).sum(1).argsort(stable=True)
         # The fused attention's backward is many times slower than plain matrices on rows this short.
         with sdpa_kernel(SDPBackend.MATH):
             states = torch.cat([self.model.sentences(part) for part in batch.tokens[order].split(128)])
-        return states[order.argsort()], self.model.tower(batch.pictures)
+            answer = Answer(states[order.argsort()], self.model.tower(batch.pictures))
+            if self.anchor:
+                whole = self.model.text(self._anchored(batch))
+                answer.held, rest = whole[: self.recipe.held], whole[self.recipe.held :]
+                answer.padding = padding_means(rest.float(), self._aligned(batch), self.model.text.config.eos_token_id)
+        return answer
 
-    def loss(self, prediction: tuple[Tensor, Tensor], batch: Lesson) -> Tensor:
-        """(1 - cosine) + rows * KL of similarity rows + concepts * KL of concepts + contrast * CLIP's cross-entropy."""
-        recipe, (states, pictures) = self.recipe, prediction
+    def _aligned(self, batch: Lesson) -> Tensor:
+        return batch.tokens[self.recipe.pictures :][: self.recipe.aligned]
+
+    def _anchored(self, batch: Lesson) -> Tensor:
+        return torch.cat([batch.tokens[: self.recipe.held], self._aligned(batch)])
+
+    def loss(self, prediction: Answer, batch: Lesson) -> Tensor:
+        """(1 - cosine) + rows * KL of similarity rows + concepts * KL of concepts + contrast * CLIP's cross-entropy.
+
+        With an anchor also hold * drift of captions + align * distance of other texts from what captions say.
+        """
+        recipe, states = self.recipe, prediction.sentences
         said = F.normalize(self.model.head(states).float(), dim=-1)
-        captions = self.model.text_projection(states[: len(pictures)])
+        captions = self.model.text_projection(states[: len(prediction.pictures)])
         distance = 1 - (said * batch.vectors).sum(-1).mean()
         rows = row_divergence(said, batch.vectors, recipe.temperature)
         concepts = concept_divergence(said, batch.vectors, self.lessons.concepts, recipe.temperature)
-        contrast = contrastive(captions.float(), pictures.float(), self.model.logit_scale)
-        return distance + recipe.rows * rows + recipe.concepts * concepts + recipe.contrast * contrast
+        contrast = contrastive(captions.float(), prediction.pictures.float(), self.model.logit_scale)
+        taught = distance + recipe.rows * rows + recipe.concepts * concepts + recipe.contrast * contrast
+        return taught + self._astray(prediction, batch)
+
+    def _astray(self, prediction: Answer, batch: Lesson) -> Tensor | float:
+        """How far the states are from where the anchor wants them."""
+        if self.anchor is None or prediction.held is None or prediction.padding is None:
+            return 0.0
+        recipe, taught = self.recipe, batch.vectors[self.recipe.pictures :][: self.recipe.aligned]
+        before = self.anchor.states(batch.tokens[: recipe.held])
+        similar = taught @ self.lessons.concepts.T
+        near = similar.amax(1) >= recipe.near
+        drift = self.anchor.drift(prediction.held.float(), before.float())
+        meant = (similar[near] / recipe.temperature).softmax(1)
+        return recipe.hold * drift + recipe.align * self.anchor.distance(prediction.padding[near], meant)
 
 
 def row_divergence(student: Tensor, taught: Tensor, temperature: float) -> Tensor:
@@ -222,9 +284,13 @@ def train_text_encoder(
         dataset, teach, held_out, near=recipe.near, far=recipe.far, stride=recipe.stride, seed=recipe.seed
     )
     tokenizer = open_tokenizer(run_folder / "tokenizer", texts.texts, recipe)
+    lessons = prepare(dataset, texts, tokenizer, recipe.stride)
     torch.manual_seed(recipe.seed)
     model = Student(text_config(tokenizer, recipe))
-    teach_pieces(model.text, tokenizer, teach)
+    if recipe.init:
+        start_from(model, Path(recipe.init), lessons)
+    else:
+        teach_pieces(model.text, tokenizer, teach)
     averages = Averages(model, (recipe.average,))
 
     def export(_: Learner | None = None) -> None:
@@ -232,20 +298,40 @@ def train_text_encoder(
 
     fit(
         run_folder,
-        TextEncoderTask(model, prepare(dataset, texts, tokenizer, recipe.stride), recipe),
+        TextEncoderTask(model, lessons, recipe, anchor_of(model.text, dataset, tokenizer) if recipe.init else None),
         LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
         averages,
         steps=recipe.steps,
         batch=recipe.pictures + recipe.phrases,
         show=show,
         resume=resume,
-        extra=[Every(500, export)],
+        optimizer=muon(model, ("text.text_model.embeddings", "head", "text_projection", "tower")),
+        extra=[Every(250, export)],
     )
     export()
 
 
+def start_from(model: Student, folder: Path, lessons: Lessons) -> None:
+    """Take the text encoder of a model folder, and the head that fits it best by least squares."""
+    load_module(model.text, folder / "text_encoder" / "model.safetensors")
+    rows = torch.randperm(len(lessons.vectors), generator=torch.Generator().manual_seed(0))[:20_000]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        states = torch.cat([model.sentences(part) for part in lessons.tokens[rows].long().split(256)]).float()
+        found = torch.linalg.lstsq(F.pad(states, (0, 1), value=1.0), lessons.vectors[rows].float()).solution
+        model.head.weight.copy_(found[:-1].T)
+        model.head.bias.copy_(found[-1])
+
+
+def anchor_of(text: ClipText, dataset: Dataset, tokenizer: Tokenizer) -> Anchor:
+    """What the encoder says of each concept's plain captions now, in order of code points."""
+    said = plain_captions(training_pictures(dataset)).values()
+    return anchor(copy.deepcopy(text), [tokenizer.encode(texts) for texts in said])
+
+
 def open_tokenizer(folder: Path, texts: Sequence[str], recipe: TextEncoderRecipe) -> Tokenizer:
-    """The tokenizer in `folder`, learnt on `texts` when it is not there."""
+    """The tokenizer in `folder`, else that of the model that `recipe.init` names, else one learnt on `texts`."""
+    if not (folder / "vocab.json").exists() and recipe.init:
+        shutil.copytree(Path(recipe.init) / "tokenizer", folder, dirs_exist_ok=True)
     if not (folder / "vocab.json").exists():
         save_tokenizer(folder, learn_vocabulary(texts, recipe.vocabulary, recipe.positions))
     return Tokenizer.read(folder)
