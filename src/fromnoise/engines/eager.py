@@ -7,33 +7,41 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from fromnoise.nn import tiles
+from fromnoise.nn import activation, tiles
 from fromnoise.nn.attention import Attention
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.runtime.device import LARGE, channels_last
+from fromnoise.nn.norm import GroupNorm
+from fromnoise.runtime.device import LARGE
 from fromnoise.runtime.memory import give_back
 
 
 def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
-    """Pack a large network's convolutions, let its attention use a compiled kernel where there is one, and give the
-    autoencoder's weights channels last, on a CPU, once.
+    """Lay out a large network, and the autoencoder that goes with it, for a CPU, once.
 
-    Weights that learn stay as they are, and small networks, which nobody waits for, too. A packed convolution lets go
-    of its ordinary weights, so memory never holds all of both.
+    Weights that learn stay as they are, and small networks, which nobody waits for, too.
     """
-    if not torch.backends.mkldnn.is_available() or _is_laid_out(network) or not _gains(network):
-        return
+    if gains(network) and not _is_laid_out(network):
+        pack(network)
+        pack(autoencoder)
+
+
+def pack(network: nn.Module) -> None:
+    """Pack convolutions, and let attention and norms use compiled kernels where there are such.
+
+    A packed convolution lets go of its ordinary weights, so memory never holds all of both.
+    """
     for each in _convolutions(network):
         each.pack()
         give_back()
-    _tile(network, next(network.parameters()).dtype == torch.bfloat16 and tiles.available())
-    channels_last(autoencoder)
+    half = next(network.parameters()).dtype == torch.bfloat16
+    _use_kernels(network, attention=half and tiles.available(), norms=half and activation.available())
 
 
-def _gains(network: nn.Module) -> bool:
-    """True for a large network on a CPU that does not learn."""
+def gains(network: nn.Module) -> bool:
+    """True for what `lay_out` lays out: a large network on a CPU that has oneDNN, which does not learn."""
     weights = list(network.parameters())
     large = sum(each.numel() for each in weights) >= LARGE
+    large = large and torch.backends.mkldnn.is_available()
     return large and weights[0].device.type == "cpu" and not any(each.requires_grad for each in weights)
 
 
@@ -41,13 +49,15 @@ def unpack(network: nn.Module) -> None:
     """Give a network its ordinary weights back: other engines and trainers read them."""
     for each in _convolutions(network):
         each.unpack()
-    _tile(network, False)
+    _use_kernels(network, attention=False, norms=False)
 
 
-def _tile(network: nn.Module, tiled: bool) -> None:
+def _use_kernels(network: nn.Module, *, attention: bool, norms: bool) -> None:
     for each in network.modules():
         if isinstance(each, Attention):
-            each.tiled = tiled
+            each.tiled = attention
+        elif isinstance(each, GroupNorm):
+            each.fused = norms
 
 
 def _is_laid_out(network: nn.Module) -> bool:

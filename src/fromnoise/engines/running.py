@@ -23,6 +23,7 @@ from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.models.unet import UNet
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.log import note, warn
+from fromnoise.runtime.memory import kept
 
 KEPT = 2
 """Prepared forms kept of each network: a guided batch and an unguided one. Each may hold the weights again."""
@@ -154,7 +155,8 @@ class Engines:
         """Pictures of latents; `count` is how many such calls are to be expected."""
         choice = self._decoder.choose(self._decode, (latents.float(),), _work(self.autoencoder, latents, count))
         if choice.engine == EAGER:
-            return self.autoencoder.decode(latents)
+            with kept():
+                return self.autoencoder.decode(latents)
         return self._decoder.prepared(choice.engine, self._decode, (latents.float(),))(latents.float())
 
     def _work(self, x: Tensor, calls: int, extras: Extras, needs: Sequence[str]) -> Work:

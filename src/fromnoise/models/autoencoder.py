@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.models.config import Config
+from fromnoise.nn import bands
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm, silu_of
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
@@ -196,6 +197,8 @@ class Decoder(nn.Module):
         """The levels that grow: (B, C, h, w) to (B, 3, H, W)."""
         for block in self.up_blocks:
             x = block(x)
+        if bands.pay(x, self.conv_norm_out, self.conv_out):
+            return bands.convolve(self.conv_norm_out, self.conv_out, x)
         return self.conv_out(silu_of(self.conv_norm_out, x))
 
 

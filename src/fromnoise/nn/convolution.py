@@ -20,8 +20,12 @@ class Conv2d(nn.Conv2d):
         made = self._conv_forward(input, dense(self.weight), self.bias)
         return made if plus is None else made + plus
 
-    def _packed(self, x: Tensor, plus: Tensor | None) -> Tensor:
-        place = self.padding, self.stride, self.dilation, self.groups
+    def within(self, rows: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Packed: rows of a map (B, in, n + 2, w), the outer two for their neighbours only, to (B, out, n, w)."""
+        return self._packed(rows, plus, (0, 1))
+
+    def _packed(self, x: Tensor, plus: Tensor | None, padding: tuple[int, int] | None = None) -> Tensor:
+        place = padding or self.padding, self.stride, self.dilation, self.groups
         x = x.contiguous(memory_format=torch.channels_last)
         if plus is None:
             return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *place, "none", [], "")

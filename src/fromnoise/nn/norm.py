@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fromnoise.nn import activation
 
 
 class _ChannelsLastGroupNorm(torch.autograd.Function):
@@ -43,7 +45,13 @@ def _group_mean(x: Tensor, share: int, like: Tensor) -> Tensor:
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's group normalisation (Wu & He 2018, eq. 1), with a fast gradient for channels-last maps on a CPU."""
+    """torch's group normalisation (Wu & He 2018, eq. 1), with a fast gradient for channels-last maps on a CPU.
+
+    `fused` lets the compiled kernel of `nn.activation` norm and activate at once, where it can; the eager engine sets
+    it.
+    """
+
+    fused = False
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
@@ -54,6 +62,8 @@ class GroupNorm(nn.GroupNorm):
 
 def silu_of(norm: nn.Module, x: Tensor) -> Tensor:
     """SiLU of a normalised map, in the norm's own memory where no gradient will ask for it."""
+    if getattr(norm, "fused", False) and activation.supported(norm, x):
+        return activation.silu_of(cast(GroupNorm, norm), x)
     return F.silu(norm(x), inplace=not torch.is_grad_enabled())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.nn import bands
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm, silu_of
 
@@ -31,11 +32,21 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
         """(B, in, h, w) and an embedded time (B, time_channels) to (B, out, h, w)."""
+        if bands.pay(x, self.norm1, self.conv1, self.norm2, self.conv2):
+            return self._in_bands(x, time)
         hidden = self.conv1(silu_of(self.norm1, x))
         if time is not None:
             hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
         hidden = silu_of(self.norm2, hidden)  # what it was is not kept while the shortcut is made
         return self.conv2(hidden, plus=self.conv_shortcut(x) if self._changes_width else x)
+
+    def _in_bands(self, x: Tensor, time: Tensor | None) -> Tensor:
+        """The same for a map that is too large for a cache."""
+        hidden = bands.convolve(self.norm1, self.conv1, x)
+        if time is not None:
+            hidden += self.time_emb_proj(F.silu(time))[:, :, None, None]
+        through = self.conv_shortcut if self._changes_width else None
+        return bands.convolve_over(self.norm2, self.conv2, hidden, plus=x, through=through)
 
 
 class Downsample(nn.Module):
@@ -60,5 +71,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(B, C, h, w) to (B, C, 2h, 2w), or to `size` where halving had rounded up."""
+        if size in (None, (2 * x.shape[2], 2 * x.shape[3])) and bands.pay(x, self.conv, scale=2):
+            return bands.convolve_doubled(self.conv, x)
         wider = F.interpolate(x, size=size) if size else F.interpolate(x, scale_factor=2.0)
         return self.conv(wider)

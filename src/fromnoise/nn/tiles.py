@@ -1,34 +1,27 @@
 """Attention on a CPU's AMX tiles: a small C++ kernel, compiled once on the machine that runs it.
 
 torch's fused kernel leaves a third of the time on the table where heads are narrow, as in Stable Diffusion 1
-(docs/log.md). Without a compiler, or on other CPUs, torch's stays. The kernel runs on torch's own OpenMP threads: it is
-linked against none, so that the loader finds the one that torch has loaded.
+(docs/log.md). Without a compiler, or on other CPUs, torch's stays.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fromnoise.nn.compiling import library, short
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note, warn
-from fromnoise.runtime.paths import atomic_write, cache_dir
 
-SOURCE = Path(__file__).parent / "native" / "attention.cpp"
-
-FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-march=sapphirerapids")
-"""The first CPUs with tiles; no flag that lets a compiler reorder sums or forget infinities."""
+FLAGS = ("-march=sapphirerapids",)
+"""The first CPUs with tiles."""
 
 WIDEST = 128
 """Channels a head that the kernel has room for."""
@@ -76,40 +69,15 @@ def _kernel() -> Kernel | None:
     if platform.system() != "Linux" or not torch.cpu._is_amx_tile_supported():
         return None
     try:
-        kernel = ctypes.CDLL(str(_library())).fromnoise_attend
+        kernel = library("attention", FLAGS).fromnoise_attend
     except (OSError, UsageError, subprocess.SubprocessError) as error:
-        note(f"attention stays with torch, a fifth slower: its own kernel can't be compiled here ({_short(error)})")
+        note(f"attention stays with torch, a fifth slower: its own kernel can't be compiled here ({short(error)})")
         return None
     kernel.argtypes, kernel.restype = ARGUMENTS, ctypes.c_int
     if (error := _error(kernel)) > TOLERANCE:
         warn(f"attention stays with torch: the compiled kernel is wrong by {error:.1%} on this CPU")
         return None
     return kernel
-
-
-def _library() -> Path:
-    """The library in the cache folder, named by all that it depends on; compiled when it isn't there."""
-    compiler = shutil.which(os.environ.get("CXX") or "c++") or shutil.which("g++")
-    if compiler is None:
-        raise OSError("no C++ compiler; install g++")
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=30).stdout
-    depends = hashlib.sha256(SOURCE.read_bytes() + version + " ".join(FLAGS).encode()).hexdigest()[:32]
-    library = cache_dir() / "native" / f"attention-{depends}.so"
-    if not library.is_file():
-        note("compiling attention for this CPU, once")
-        with atomic_write(library, overwrite=True) as temporary:
-            _compile(compiler, temporary)
-    return library
-
-
-def _compile(compiler: str, to: Path) -> None:
-    """Compile, then link without OpenMP: the process has torch's already."""
-    made = to.with_suffix(".o")
-    try:
-        for command in ([*FLAGS, "-c", SOURCE, "-o", made], ["-shared", made, "-o", to]):
-            subprocess.run([compiler, *map(str, command)], capture_output=True, check=True, timeout=300)
-    finally:
-        made.unlink(missing_ok=True)
 
 
 def _error(kernel: Kernel) -> float:
@@ -125,8 +93,3 @@ def _error(kernel: Kernel) -> float:
     a, b, c = (each.float().unflatten(-1, (heads, width)).transpose(1, 2) for each in (q, k, v))
     exact = F.scaled_dot_product_attention(a, b, c).transpose(1, 2).flatten(2)
     return float((mixed - exact).norm() / exact.norm())
-
-
-def _short(error: Exception) -> str:
-    said = getattr(error, "stderr", None) or str(error).encode()
-    return said.decode(errors="replace").strip().splitlines()[0][:200] if said.strip() else type(error).__name__

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fromnoise.engines.eager import pack
 from fromnoise.models.autoencoder import SelfAttention
 from fromnoise.models.work import Kind, Piece, pixel_attention, resnet, transformer
 from fromnoise.nn.attention import SpatialTransformer
@@ -45,7 +46,7 @@ BLOCKS: tuple[Block, ...] = (
 )
 """What is measured; the U-Net's blocks on the two pictures of a guided call."""
 
-VERSION = 1
+VERSION = 2
 """Goes up when what is measured runs otherwise than before, so that every machine is measured again."""
 
 BEYOND_CACHES = 256_000_000
@@ -55,40 +56,35 @@ ENOUGH = 0.1
 """A block is run until so many seconds are spent, after once for warming up."""
 
 
-def machine(dtype: torch.dtype, layout: torch.memory_format) -> Machine:
-    """This machine for a number format and a layout of maps: as measured before, or now, which takes some seconds."""
-    name = f"{machine_name(dtype)}, {str(layout).split('.')[-1]}, blocks {VERSION}"
+def machine(dtype: torch.dtype, packed: bool) -> Machine:
+    """This machine for a number format and networks packed or not: as measured before, or now, in some seconds."""
+    name = f"{machine_name(dtype)}, {'packed' if packed else 'plain'}, blocks {VERSION}"
     known = known_machine(name)
     if known is None:
         note("measuring this machine once, to tell how long work will take")
-        known = Machine(name, (*(speed(block, Form(dtype, layout)) for block in BLOCKS), memory_speed()))
+        known = Machine(name, (*(speed(block, Form(dtype, packed)) for block in BLOCKS), memory_speed()))
         known.save()
     return known
 
 
 @dataclass(frozen=True)
 class Form:
-    """In what number format and layout networks run."""
+    """In what number format networks run, and whether the eager engine packs them."""
 
     dtype: torch.dtype
-    layout: torch.memory_format = torch.contiguous_format
+    packed: bool = False
 
     def block(self, module: nn.Module) -> nn.Module:
         """A block made ready to run so."""
-        return module.eval().requires_grad_(False).to(self.dtype, memory_format=self.layout)  # pyright: ignore
+        module = module.eval().requires_grad_(False).to(self.dtype)
+        if self.packed:
+            pack(module)
+        return module
 
     def maps(self, count: int, side: int, width: int) -> Tensor:
         """Maps of noise."""
-        return torch.randn(count, width, side, side).to(self.dtype, memory_format=self.layout)
-
-
-def layout_of(module: nn.Module) -> torch.memory_format:
-    """How a network's convolutions, and so its maps, are laid out."""
-    weight = next(
-        each.weight for each in module.modules() if isinstance(each, nn.Conv2d) and each.kernel_size != (1, 1)
-    )
-    last = weight.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format
+        layout = torch.channels_last if self.packed else torch.contiguous_format
+        return torch.randn(count, width, side, side).to(self.dtype, memory_format=layout)
 
 
 @torch.inference_mode()

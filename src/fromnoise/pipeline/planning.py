@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.diffusion.samplers_table import SAMPLER_FACTS
+from fromnoise.engines.eager import gains
 from fromnoise.models.clip_text import ClipText
 from fromnoise.models.extras import Reuse
 from fromnoise.models.tiling import OVERLAP, TILE
@@ -18,7 +19,7 @@ from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.models.work import Work, control_work, decoder_work, encoder_work, text_work, unet_work
 from fromnoise.pipeline.drawing import TILED_FROM, Pipeline
 from fromnoise.pipeline.guiding import plan
-from fromnoise.pipeline.measuring import layout_of, machine
+from fromnoise.pipeline.measuring import machine
 from fromnoise.request import Request
 from fromnoise.runtime.machine import MEMORY, Machine, peak_bytes, resident_bytes
 
@@ -81,7 +82,7 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
     """What drawing a resolved request takes on the CPU, measuring the machine first where nobody has yet."""
     weights = sum(_bytes(each) for each in (pipe.unet, pipe.autoencoder, *_texts(pipe), *pipe.controls.values()))
     resident, loaded = max(resident_bytes(), INTERPRETER + weights), peak_bytes()  # before measuring takes its own
-    measured = machine(pipe.dtype, layout_of(pipe.unet))
+    measured = machine(pipe.dtype, gains(pipe.unet))
     value = pipe.dtype.itemsize
     parts = tuple(
         Part(name, work, calls, seconds(measured, work, value), COPIES * value * work.values)
@@ -107,7 +108,7 @@ def kind_of_run(pipe: Pipeline, request: Request) -> str:
 def learn(pipe: Pipeline, request: Request, predicted: Forecast, taken: float) -> None:
     """Correct later predictions of such runs by what one really took, in seconds of this process's own work."""
     alone = predicted.seconds / predicted.learned
-    machine(pipe.dtype, layout_of(pipe.unet)).learn(kind_of_run(pipe, request), taken / alone)
+    machine(pipe.dtype, gains(pipe.unet)).learn(kind_of_run(pipe, request), taken / alone)
 
 
 def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]]:
