@@ -1,15 +1,19 @@
 """One guided step of Stable Diffusion 1.5 at 512x512, here, in OpenVINO and in diffusers, alternating, as Markdown.
 
-usage: python benchmarks/guided_step.py [--rounds 5] [--float32]      (needs diffusers and openvino; about 9 GiB)
+usage: python benchmarks/guided_step.py [--rounds 5] [--float32] [--without-diffusers] [--int8 FOLDER] [--nncf MODEL]
+                                                                       (needs diffusers and openvino; about 9 GiB)
 
 The U-Net is diffusers' own at the published configuration with random weights; a guided step is one call of two rows.
 OpenVINO runs diffusers' module at its bfloat16 hint. What counts is the median of wall seconds, after one warm-up.
-`--float32` adds diffusers at its default precision. Leave the machine alone while it runs.
+`--float32` adds diffusers at its default precision, `--int8` a model of ours in int8 (make_checkpoint.py sd1, then
+fromnoise optimize), `--nncf` OpenVINO's in int8 (nncf_unet.py). `--converted MODEL.xml` is diffusers' U-Net as
+OpenVINO has it, written by nncf_unet.py, and saves converting it again. Leave the machine alone while it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import openvino
 import torch
@@ -17,8 +21,10 @@ from diffusers import UNet2DConditionModel
 from timing import Call, medians
 from torch import Tensor, nn
 
-from fromnoise.engines.eager import lay_out
+from fromnoise.checkpoints import open_checkpoint
+from fromnoise.engines.eager import pack, pack_numbers
 from fromnoise.models.unet import UNet, UNetConfig
+from fromnoise.pipeline.loading import filled
 from fromnoise.runtime.device import cpu_name
 
 CONFIG = {
@@ -49,14 +55,26 @@ def ours(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
     """The eager engine in bfloat16."""
     network = UNet(UNetConfig()).bfloat16().eval().requires_grad_(False)
     network.load_state_dict(reference.state_dict())
-    lay_out(network, nn.Identity())
+    pack(network)
     return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
 
 
-def in_openvino(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
-    """diffusers' module, converted, at the bfloat16 hint."""
-    inputs = (x, TIME, words)
-    model = openvino.convert_model(Plain(reference), example_input=inputs, input=[list(each.shape) for each in inputs])
+def ours_in_int8(folder: Path, x: Tensor, words: Tensor) -> Call:
+    """The eager engine with the U-Net of a model that fromnoise optimize wrote."""
+    network = filled(open_checkpoint(folder).parts["unet"], torch.device("cpu"), torch.bfloat16)
+    pack_numbers(network)
+    pack(network)
+    return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
+
+
+def converted(reference: UNet2DConditionModel, inputs: tuple[Tensor, ...]) -> openvino.Model:
+    """diffusers' module as OpenVINO has it."""
+    sizes = [list(each.shape) for each in inputs]
+    return openvino.convert_model(Plain(reference), example_input=inputs, input=sizes)
+
+
+def in_openvino(model: openvino.Model | Path, inputs: tuple[Tensor, ...]) -> Call:
+    """A model, or a file of one, at the bfloat16 hint."""
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
     arrays = [each.numpy() for each in inputs]
     return lambda: compiled(arrays)
@@ -68,17 +86,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--float32", action="store_true")
+    parser.add_argument("--without-diffusers", action="store_true")
+    parser.add_argument("--int8", type=Path, metavar="FOLDER")
+    parser.add_argument("--nncf", type=Path, metavar="MODEL.xml")
+    parser.add_argument("--converted", type=Path, metavar="MODEL.xml")
     args = parser.parse_args()
     torch.manual_seed(0)
     x, words = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
     reference = UNet2DConditionModel(**CONFIG).eval().requires_grad_(False)
-    calls: dict[str, Call] = {"OpenVINO, bf16": in_openvino(reference, x, words)}
+    inputs = (x, TIME, words)
+    calls: dict[str, Call] = {"OpenVINO, bf16": in_openvino(args.converted or converted(reference, inputs), inputs)}
+    if args.nncf:
+        calls["OpenVINO, int8 by NNCF"] = in_openvino(args.nncf, inputs)
     if args.float32:
         calls["diffusers, float32"] = lambda: reference(x, TIME, words)
     calls["fromnoise eager, bf16"] = ours(reference, x, words)
-    half = UNet2DConditionModel(**CONFIG).bfloat16().eval().requires_grad_(False)
-    half.load_state_dict(reference.state_dict())
-    calls["diffusers, bf16"] = lambda: half(x.bfloat16(), TIME, words.bfloat16())
+    if args.int8:
+        calls["fromnoise eager, int8"] = ours_in_int8(args.int8, x, words)
+    if not args.without_diffusers:
+        half = reference if not args.float32 else UNet2DConditionModel(**CONFIG).eval().requires_grad_(False)
+        half.load_state_dict(reference.state_dict())
+        half.bfloat16()
+        calls["diffusers, bf16"] = lambda: half(x.bfloat16(), TIME, words.bfloat16())
     seconds = medians(calls, args.rounds)
     print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds\n")
     print("| | seconds | of OpenVINO's |\n|---|---|---|")

@@ -20,6 +20,7 @@ from fromnoise.adapters.patches import Beside, Fused, Patch, Weighed, all_off, a
 from fromnoise.adapters.reading import Adapter
 from fromnoise.adapters.tokens import Rows, prompts_with
 from fromnoise.adapters.turns import turns_of
+from fromnoise.nn.eight_bit import EightBit
 from fromnoise.runtime.log import note, warn
 from fromnoise.text import PromptEncoder
 
@@ -97,9 +98,13 @@ class Adapted:
         return self._prompts[1]
 
     def _made(self, part: str) -> list[Patch]:
-        kind = Fused if self.fused else Beside
-        patches: list[Patch] = [kind(deltas[0][1].layer, deltas) for deltas in self._deltas(part).values()]
+        patches = [self._patch(deltas) for deltas in self._deltas(part).values()]
         return patches + Rows.patches(part, self.modules, self.embeddings)
+
+    def _patch(self, deltas: Weighed) -> Patch:
+        """Fused or as a side path; a weight in 8 bits has no room for an adapter, which acts beside it."""
+        layer = deltas[0][1].layer
+        return (Fused if self.fused and not isinstance(layer, EightBit) else Beside)(layer, deltas)
 
     def _deltas(self, part: str) -> dict[str, Weighed]:
         """What is added to each layer of a part; adapters of weight 0 are left out."""

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fromnoise.nn.convolution import shape_of
+
 Layer: TypeAlias = nn.Linear | nn.Conv2d
 """The layers that an adapter can change."""
 
@@ -114,7 +116,7 @@ class Dense(_Base):
 
     def side(self, layer: Layer) -> Side:
         """The layer again, with the delta for a weight and no bias."""
-        delta = self.delta().reshape(layer.weight.shape)
+        delta = self.delta().reshape(shape_of(layer))
         if isinstance(layer, nn.Linear):
             return lambda x: F.linear(x, delta)
         return _as(layer, delta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from fromnoise.adapters.families import TITLES, family_of, title
 from fromnoise.adapters.keys import layers, spellings
 from fromnoise.adapters.reading import Adapter
 from fromnoise.checkpoints.report import first_of
+from fromnoise.nn.convolution import shape_of
 from fromnoise.runtime.errors import FromnoiseError
 
 
@@ -80,7 +82,8 @@ def match(adapter: Adapter, modules: Mapping[str, nn.Module]) -> Matched:
 
 
 def _size(layer: Layer) -> tuple[int, int]:
-    return layer.weight.shape[0], layer.weight[0].numel()
+    outputs, *inputs = shape_of(layer)
+    return outputs, math.prod(inputs)
 
 
 def _put(places: dict[str, Place], name: str, place: Place, adapter: Adapter) -> None:

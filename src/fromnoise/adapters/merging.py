@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.checkpoints import Checkpoint, Part
+from fromnoise.checkpoints.checkpoint import QUANTISATION
 from fromnoise.checkpoints.report import first_of
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.runtime.errors import FromnoiseError, UsageError
@@ -45,7 +46,10 @@ def merged(checkpoints: Sequence[Checkpoint], weight: float) -> Checkpoint:
 
 
 def require_same_parts(one: Checkpoint, other: Checkpoint) -> None:
-    """FromnoiseError when the checkpoints have other parts, or parts with other keys or shapes."""
+    """FromnoiseError when the checkpoints have other parts, or parts with other keys or shapes, or one is in int8."""
+    for each in (one, other):
+        if any(QUANTISATION in part.config for part in each.parts.values()):
+            raise FromnoiseError(f"{each.path} is in int8, whose numbers can't be mixed; use the original model")
     if one.parts.keys() != other.parts.keys():
         said = f"{one.path} has {', '.join(one.parts)}, {other.path} has {', '.join(other.parts)}"
         raise FromnoiseError(f"these checkpoints have different parts: {said}")

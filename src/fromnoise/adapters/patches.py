@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fromnoise.adapters.factors import Layer, Side
 from fromnoise.adapters.matching import Place
 from fromnoise.nn.convolution import dense, laid_out
+from fromnoise.nn.eight_bit import EightBit
 
 Forward = Callable[..., Any]
 """What a module does when it is called."""
@@ -105,7 +106,7 @@ class Beside(Rerouted):
 
     def around(self, plain: Forward) -> Forward:
         """Its own output plus what the side paths make of its input, in the layer's number format."""
-        like = self.layer.weight.device, self.layer.weight.dtype
+        like = self.layer.weight.device, _format(self.layer)
         if like != self._made_for:
             self._made_for, self._sides = like, self._sides_for(*like)
         sides = self._sides
@@ -129,6 +130,12 @@ def all_off(patches: Sequence[Patch]) -> None:
     """Take all off, the last one first."""
     for each in reversed(patches):
         each.off()
+
+
+def _format(layer: Layer) -> torch.dtype:
+    """The number format that a layer computes in; an 8-bit one answers in that of its bias."""
+    kept = layer.weight if not isinstance(layer, EightBit) or layer.bias is None else layer.bias
+    return kept.dtype
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from fromnoise.checkpoints.checkpoint import class_of
+from fromnoise.checkpoints.checkpoint import QUANTISATION, class_of
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.models.clip_text import ClipText, TextConfig
 from fromnoise.models.config import Config
 from fromnoise.models.controlnet import ControlNet, ControlNetConfig
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from fromnoise.models.unet import UNet, UNetConfig
+from fromnoise.nn.eight_bit import replace_layers
 from fromnoise.runtime.errors import FromnoiseError
 
 
@@ -36,6 +37,10 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = MappingProxyTy
     }
 )
 """By the class that a config names."""
+
+
+METHOD = "fromnoise-int8"
+"""The only way of keeping them that is known; see nn/eight_bit.py."""
 
 
 FILLERS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
@@ -58,5 +63,31 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     kind = class_of(config)
     if kind not in MODULES:
         raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
+    names = eight_bit_names(config)
     with torch.device("meta"), Unfilled():
-        return MODULES[kind](config)
+        module = MODULES[kind]({name: value for name, value in config.items() if name != QUANTISATION})
+        try:
+            replace_layers(module, names)
+        except KeyError as error:
+            raise FromnoiseError(f"{QUANTISATION} names {error.args[0]}, which is no layer of a {kind}") from None
+    return module
+
+
+def eight_bit_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The layers that a part's config says are kept in 8 bits; FromnoiseError when it says it in a way unknown."""
+    said = config.get(QUANTISATION)
+    if said is None:
+        return ()
+    match said:
+        case {"quant_method": method, "layers": [*names]} if method == METHOD and all(
+            isinstance(each, str) for each in names
+        ):
+            return tuple(names)
+        case {"quant_method": str(method)} if method != METHOD:
+            raise FromnoiseError(f"weights quantised by {method} are not supported; use the original model")
+    raise FromnoiseError(f"{QUANTISATION} can't be read; make the model anew with fromnoise optimize")
+
+
+def quantisation(names: Sequence[str]) -> dict[str, Any]:
+    """What a config says of layers kept in 8 bits."""
+    return {"quant_method": METHOD, "layers": list(names)}

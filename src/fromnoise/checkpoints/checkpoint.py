@@ -14,6 +14,9 @@ from fromnoise.checkpoints.loading import fill
 from fromnoise.checkpoints.report import LoadReport
 from fromnoise.checkpoints.stored import Stored, Tensors, main_dtype
 
+QUANTISATION = "quantization_config"
+"""Where a config says which of its layers are kept in 8 bits; diffusers has such an object there, too."""
+
 CLASSES: Mapping[str, tuple[str, str]] = {
     "UNet2DConditionModel": ("diffusers", "unet"),
     "AutoencoderKL": ("diffusers", "vae"),

@@ -9,6 +9,7 @@ from torch import nn
 
 from fromnoise.checkpoints.report import LoadReport, compare
 from fromnoise.checkpoints.stored import Tensors
+from fromnoise.nn.eight_bit import EXACT
 from fromnoise.runtime.errors import FromnoiseError
 
 
@@ -29,9 +30,15 @@ def fill(
     """
     report = compare(source, family, module.state_dict(), tensors, harmless)
     report.require_complete()
-    module.load_state_dict({key: _cast(tensors[key].read(), dtype, device) for key in report.matched}, assign=True)
+    filled = {key: _cast(tensors[key].read(), _kept(key, dtype), device) for key in report.matched}
+    module.load_state_dict(filled, assign=True)
     _require_filled(module, source)
     return report
+
+
+def _kept(key: str, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The number format of a tensor in a network of `dtype`: the scales of 8-bit layers stay as they are."""
+    return None if key.rpartition(".")[2] in EXACT else dtype
 
 
 def _cast(tensor: torch.Tensor, dtype: torch.dtype | None, device: torch.device | str) -> torch.Tensor:

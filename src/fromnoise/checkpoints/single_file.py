@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import torch
 
-from fromnoise.checkpoints.checkpoint import Checkpoint, Part
+from fromnoise.checkpoints.checkpoint import QUANTISATION, Checkpoint, Part
 from fromnoise.checkpoints.identity import identify, statement
 from fromnoise.checkpoints.places import (
     CLIP_PLACE,
@@ -96,6 +96,10 @@ def write_file(
     `keep_extra` keeps declared left-overs that have a name in this layout. Raises UsageError when `path` exists and
     may not be replaced, FromnoiseError for a tensor that the layout has no name for.
     """
+    if any(QUANTISATION in part.config for part in checkpoint.parts.values()):
+        raise FromnoiseError(
+            f"{checkpoint.path} is in int8, which only a folder can hold; choose a name without ending"
+        )
     tensors = _marked(checkpoint, checkpoint.extras if keep_extra else {})
     for part in checkpoint.parts.values():
         place = written_place(part, checkpoint)

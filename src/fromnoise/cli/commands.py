@@ -62,6 +62,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
             "convert.convert",
             "Turn a checkpoint's folder into a single file, or a single file into a folder.",
         ),
+        "optimize": (
+            "optimize.optimize",
+            "Make a model faster and smaller on this kind of CPU: most of its U-Net in int8.",
+        ),
         "merge": ("merge.merge", "Merge two checkpoints into (1 - W) A + W B, or three into A + W (B - C)."),
         "extract": (
             "merge.extract",

@@ -10,19 +10,30 @@ from torch import nn
 from fromnoise.nn import activation, tiles
 from fromnoise.nn.attention import Attention
 from fromnoise.nn.convolution import Conv2d
+from fromnoise.nn.eight_bit import EightBit, eight_bit_layers, supported
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.runtime.device import LARGE
 from fromnoise.runtime.memory import give_back
 
 
 def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
-    """Lay out a large network, and the autoencoder that goes with it, for a CPU, once.
+    """Lay out a network's 8-bit layers, and a large network with the autoencoder that goes with it, for a CPU, once.
 
     Weights that learn stay as they are, and small networks, which nobody waits for, too.
     """
+    if supported():
+        pack_numbers(network)
     if gains(network) and not _is_laid_out(network):
         pack(network)
         pack(autoencoder)
+
+
+def pack_numbers(network: nn.Module) -> None:
+    """Pack 8-bit layers, which compute in int8 from then on; nothing happens to those that are packed."""
+    for each in eight_bit_layers(network):
+        if each.steps is None:
+            each.pack()
+            give_back()
 
 
 def pack(network: nn.Module) -> None:
@@ -47,7 +58,7 @@ def gains(network: nn.Module) -> bool:
 
 def unpack(network: nn.Module) -> None:
     """Give a network its ordinary weights back: other engines and trainers read them."""
-    for each in _convolutions(network):
+    for each in (*_convolutions(network), *eight_bit_layers(network)):
         each.unpack()
     _use_kernels(network, attention=False, norms=False)
 
@@ -65,4 +76,4 @@ def _is_laid_out(network: nn.Module) -> bool:
 
 
 def _convolutions(network: nn.Module) -> Iterator[Conv2d]:
-    return (each for each in network.modules() if isinstance(each, Conv2d))
+    return (each for each in network.modules() if isinstance(each, Conv2d) and not isinstance(each, EightBit))

@@ -9,6 +9,7 @@ AUTO = "auto"
 EAGER = "eager"
 COMPILE = "compile"
 OPENVINO = "openvino"
+INT8 = "int8"
 
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
@@ -23,6 +24,7 @@ ENGINES: Mapping[str, str] = MappingProxyType(
 DTYPES: Mapping[str, str] = MappingProxyType(
     {
         AUTO: "bfloat16 for large models where the CPU has instructions for it, else float32",
+        INT8: "only for a model that fromnoise optimize wrote, which takes it by itself",
         "float32": "exact",
         "bfloat16": "half the memory",
         "float16": "half the memory, for GPUs",

@@ -21,6 +21,7 @@ from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.extras import NO_EXTRAS, Extras
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.models.unet import UNet
+from fromnoise.nn.eight_bit import eight_bit_layers
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.log import note, warn
 from fromnoise.runtime.memory import kept
@@ -162,8 +163,9 @@ class Engines:
     def _work(self, x: Tensor, calls: int, extras: Extras, needs: Sequence[str]) -> Work:
         carried = [what for what, is_there in EAGER_ONLY.items() if is_there(extras)]
         watched = ["captures"] if self._unet.asked != EAGER and _is_watched(self.unet) else []
+        whole = ["8-bit layers"] if self._unet.asked != EAGER and any(eight_bit_layers(self.unet)) else []
         graph = ["gradients"] if torch.is_grad_enabled() and x.requires_grad else []
-        return _work(self.unet, x, calls, (*needs, *carried, *watched, *graph))
+        return _work(self.unet, x, calls, (*needs, *carried, *watched, *whole, *graph))
 
 
 def _work(module: nn.Module, x: Tensor, calls: int, needs: Sequence[str] = ()) -> Work:

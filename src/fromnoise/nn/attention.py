@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from fromnoise.nn import tiles
 from fromnoise.nn.convolution import Conv2d
+from fromnoise.nn.eight_bit import EightBitLinear
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.token_merging import Merging, merging
 
 ROWS = 512
 """Queries that attend together in `_by_rows`: their scores stay in a core's second-level cache."""
+
+TOKENS = 2048
+"""Tokens that go through an 8-bit feed-forward together: what lies between its layers is neither fetched nor stored."""
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -124,7 +128,21 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        return self.net(x)
+        opens, closes = self.net[0].proj, self.net[2]
+        if not isinstance(opens, EightBitLinear) or not isinstance(closes, EightBitLinear):
+            return self.net(x)
+        taken = opens.takes_numbers(x) and closes.takes_numbers(x)
+        return _in_numbers(opens, closes, x) if taken else self.net(x)
+
+
+def _in_numbers(opens: EightBitLinear, closes: EightBitLinear, x: Tensor) -> Tensor:
+    """The feed-forward of packed 8-bit layers, `TOKENS` at a time, rounded to 8 bits on the way."""
+    assert opens.steps is not None and closes.steps is not None
+    made = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for some, into in zip(x.flatten(0, -2).split(TOKENS), made.flatten(0, -2).split(TOKENS), strict=True):
+        opened = opens.of_numbers(opens.steps.of(some), x.dtype)
+        into.copy_(closes.of_numbers(closes.steps.of_gated(opened), x.dtype))
+    return made
 
 
 class TransformerBlock(nn.Module):

@@ -50,7 +50,10 @@ def _plain(layer: nn.Module, x: Tensor) -> bool:
         return False
     if not isinstance(layer, Conv2d):
         return getattr(layer, "fused", False) and activation.supported(layer, x)
-    return layer.weight.is_mkldnn and layer.kernel_size == (3, 3) and layer.padding == (1, 1) and layer.stride == (1, 1)
+    weight = layer.weight
+    if not weight.is_mkldnn or not weight.is_floating_point():
+        return False
+    return layer.kernel_size == (3, 3) and layer.padding == (1, 1) and layer.stride == (1, 1)
 
 
 def convolve(norm: nn.GroupNorm, conv: Conv2d, x: Tensor) -> Tensor:

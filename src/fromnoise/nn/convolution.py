@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
+from fromnoise.nn.norm import silu_of
+
 
 class Conv2d(nn.Conv2d):
     """torch's convolution; packed, it is up to three times as fast where maps are small and weights are many.
@@ -19,6 +21,10 @@ class Conv2d(nn.Conv2d):
             return self._packed(input, plus)
         made = self._conv_forward(input, dense(self.weight), self.bias)
         return made if plus is None else made + plus
+
+    def ready(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """What it is given in a residual block: SiLU of a map normalised after `shift` (B, C) was added to it."""
+        return silu_of(norm, x if shift is None else x + shift[:, :, None, None])
 
     def within(self, rows: Tensor, plus: Tensor | None = None) -> Tensor:
         """Packed: rows of a map (B, in, n + 2, w), the outer two for their neighbours only, to (B, out, n, w)."""
@@ -55,3 +61,10 @@ def laid_out(weight: Tensor, like: nn.Conv2d) -> Tensor:
 def dense(weight: Tensor) -> Tensor:
     """The weight as an ordinary tensor, whether it is packed or not."""
     return weight.to_dense() if weight.is_mkldnn else weight
+
+
+def shape_of(layer: nn.Linear | nn.Conv2d) -> tuple[int, ...]:
+    """The shape of a layer's weight, however it is laid out."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
+    return layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fromnoise.adapters import Adapted
 from fromnoise.diffusion.guidance import ByLoss, Guided, Loss
 from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step
-from fromnoise.engines.names import AUTO
+from fromnoise.engines.names import AUTO, INT8
 from fromnoise.engines.running import Engines
 from fromnoise.hub import name_of
 from fromnoise.hub.hashing import remembered_digest
@@ -30,6 +30,7 @@ from fromnoise.models.tiling import decode_circular, decode_tiled, encode_tiled
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.models.unet import UNet
 from fromnoise.nn.circular import circularly
+from fromnoise.nn.eight_bit import eight_bit_layers
 from fromnoise.pipeline.adapting import Wardrobe
 from fromnoise.pipeline.fast import fast_habits, fast_lora
 from fromnoise.pipeline.guiding import plan
@@ -297,9 +298,14 @@ class Pipeline:
         images = self.decode(step.x, request.tile)
         if request.mask is not None:
             images = list(map(Inpainting.of(request).finish, images))
-        how = {"engine": self.engines.used, "dtype": str(self.dtype).removeprefix("torch.")}
+        how = {"engine": self.engines.used, "dtype": self.format}
         alone = singles(request.with_(**how))
         return [Picture(image, each) for image, each in zip(images, alone, strict=True)]
+
+    @property
+    def format(self) -> str:
+        """What the U-Net computes in, by name: int8 where most of its layers do."""
+        return INT8 if any(eight_bit_layers(self.unet)) else str(self.dtype).removeprefix("torch.")
 
     @property
     def text(self) -> TextEncoder:

@@ -12,14 +12,16 @@ import torch
 from torch import nn
 
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
-from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.building import build, eight_bit_names
 from fromnoise.checkpoints.tokenizers import tokenizer_of
-from fromnoise.engines.names import AUTO
+from fromnoise.engines.names import AUTO, INT8
 from fromnoise.hub import found
+from fromnoise.nn.eight_bit import plain_layers, supported
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
 from fromnoise.runtime.device import pick_device, pick_dtype
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import PromptEncoder, TextEncoder
 from fromnoise.text.conditioning import READINGS
@@ -47,7 +49,8 @@ def load(
     checkpoints, or lone parts, that replace the model's own; `controls` are ControlNets, which a request calls by the
     same names. `prediction` ("epsilon" or "v_prediction") is for files that don't tell. The
     animal.txt of `wildcards` answers `__animal__` in a prompt, the cat.safetensors of `lora_folder` `<lora:cat:0.8>`.
-    `dtype` None (or "auto") is bfloat16 for large models on hardware that computes with it, else float32; `engine` is
+    `dtype` None (or "auto") is bfloat16 for large models on hardware that computes with it, else float32; a model that
+    `fromnoise optimize` wrote computes in int8 then, and with any other dtype in that.  `engine` is
     one of `engines.names.ENGINES`.
     Raises UsageError when there is no such model, FromnoiseError naming the file when a part is damaged or of another
     family.
@@ -63,10 +66,15 @@ def load(
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
     size = sum(math.prod(each.shape) for each in parts["unet"].tensors.values())
-    form = dtype if isinstance(dtype, torch.dtype) else pick_dtype(dtype, where, size)
+    form = dtype if isinstance(dtype, torch.dtype) else pick_dtype(None if dtype == INT8 else dtype, where, size)
+
+    in_numbers = dtype in (None, AUTO, INT8) and computes_in_int8(parts["unet"], where, dtype == INT8)
 
     def built(part: Part) -> Any:
-        return filled(part, where, form)
+        module = filled(part, where, form)
+        if not in_numbers:
+            plain_layers(module, form)
+        return module
 
     return Pipeline(
         prompts=_prompts(checkpoint, built),
@@ -81,6 +89,24 @@ def load(
         lora_folder=None if lora_folder is None else _folder(lora_folder),
         engine=engine,
     )
+
+
+def computes_in_int8(part: Part, device: torch.device, asked: bool) -> bool:
+    """True when a part's 8-bit layers compute as such here; said when they can't.
+
+    UsageError when it was `asked` for and the part has none.
+    """
+    if not eight_bit_names(part.config):
+        if asked:
+            raise UsageError(f"{part.source} is not in int8; make it so with: fromnoise optimize MODEL -o OUT")
+        return False
+    if device.type == "cpu" and supported():
+        return True
+    note(
+        "this model was optimised for int8, which needs a CPU with AVX512-VNNI or AMX; here it is drawn with the "
+        "weights that its whole numbers stand for, no faster than any other"
+    )
+    return False
 
 
 def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -1,0 +1,146 @@
+"""Activations made 8-bit, unsigned: a small C++ kernel where there is a compiler, torch's own operations elsewhere.
+
+A value x is kept as round(x * scale) + zero, with one scale a channel, cut off at 0 and 255 (Jacob et al. 2018, eq. 1).
+Shapes: B batch, C channels, h and w of a map, N tokens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fromnoise.nn.compiling import library, short
+from fromnoise.nn.norm import GroupNorm
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note, warn
+
+FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
+
+TOP = 255
+"""The largest of the 8-bit numbers."""
+
+POINTER, COUNT, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+ARGUMENTS: Mapping[str, list[Any]] = {
+    "normalising": [*[POINTER] * 6, *[COUNT] * 4, NUMBER],
+    "quantise": [*[POINTER] * 5, *[COUNT] * 6, NUMBER],
+    "quantise_gated": [*[POINTER] * 3, *[COUNT] * 2, NUMBER],
+}
+"""What the compiled functions take, by name without `fromnoise_`."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How a layer's inputs are kept in 8 bits: steps a unit for each channel, (C,) in float32, and the number of 0."""
+
+    scale: Tensor
+    zero: int
+
+    def of(self, x: Tensor) -> Tensor:
+        """Channels last of any shape (..., C) as 8-bit numbers of that shape."""
+        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        if kernels is None:
+            return _rounded(x, self)
+        x, made = x.contiguous(), torch.empty(x.shape, dtype=torch.uint8)
+        sizes = 1, 1, x.numel() // x.shape[-1], x.shape[-1], 0, 0
+        kernels.fromnoise_quantise(x.data_ptr(), None, None, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        return made
+
+    def of_map(self, x: Tensor, pad: int) -> Tensor:
+        """A map (B, C, h, w) with `pad` pixels of 0 around it, channels last."""
+        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        if kernels is None:
+            return _padded(_rounded(x.permute(0, 2, 3, 1), self), pad, self.zero)
+        return self._mapped(kernels, x, pad)
+
+    def of_normalised(self, norm: GroupNorm, x: Tensor, shift: Tensor | None, pad: int) -> Tensor:
+        """The same of SiLU of the normalised x + shift, with shift (B, C); without ever storing that."""
+        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        if kernels is None:
+            moved = x if shift is None else x + shift[:, :, None, None]
+            return _padded(_rounded(F.silu(norm(moved)).permute(0, 2, 3, 1), self), pad, self.zero)
+        x = x.contiguous(memory_format=torch.channels_last)
+        (batch, channels, height, width), shift = x.shape, None if shift is None else shift.float().contiguous()
+        line = torch.empty(2, batch, channels)
+        weights = norm.weight.float(), norm.bias.float()
+        kernels.fromnoise_normalising(
+            x.data_ptr(),
+            None if shift is None else shift.data_ptr(),
+            *(each.data_ptr() for each in weights),
+            *(each.data_ptr() for each in line),
+            *(batch, height * width, channels, norm.num_groups),
+            norm.eps,
+        )
+        return self._mapped(kernels, x, pad, line)
+
+    def of_gated(self, x: Tensor) -> Tensor:
+        """The first half of the channels times GELU of the second: (..., 2 C) to (..., C)."""
+        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        if kernels is None:
+            value, gate = x.chunk(2, dim=-1)
+            return _rounded(value * F.gelu(gate), self)
+        x, channels = x.contiguous(), x.shape[-1] // 2
+        made = torch.empty(*x.shape[:-1], channels, dtype=torch.uint8)
+        sizes = made.numel() // channels, channels
+        kernels.fromnoise_quantise_gated(x.data_ptr(), self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        return made
+
+    def _mapped(self, kernels: Any, x: Tensor, pad: int, line: Tensor | None = None) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        batch, channels, height, width = x.shape
+        made = torch.empty(batch, height + 2 * pad, width + 2 * pad, channels, dtype=torch.uint8)
+        lines = (None, None) if line is None else tuple(each.data_ptr() for each in line)
+        sizes = batch, height, width, channels, pad, int(line is not None)
+        kernels.fromnoise_quantise(x.data_ptr(), *lines, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        return made.permute(0, 3, 1, 2)
+
+
+def _rounded(x: Tensor, steps: Steps) -> Tensor:
+    """(..., C) as 8-bit numbers, in float32 all the way."""
+    return (x.float() * steps.scale).round_().add_(steps.zero).nan_to_num_(0).clamp_(0, TOP).to(torch.uint8)
+
+
+def _padded(x: Tensor, pad: int, zero: int) -> Tensor:
+    """(B, h, w, C) with a border of `zero`, as (B, C, h, w)."""
+    return F.pad(x, (0, 0, pad, pad, pad, pad), value=zero).permute(0, 3, 1, 2)
+
+
+def available() -> bool:
+    """True when the kernels are there and right; compiles them the first time, which takes seconds, and says so."""
+    return _kernels() is not None
+
+
+@cache
+def _kernels() -> Any:
+    """The compiled functions, tried once; None where they can't be had."""
+    if platform.system() != "Linux" or not torch.cpu._is_avx512_supported():
+        return None
+    try:
+        kernels = library("quantise", FLAGS)
+    except (OSError, UsageError, subprocess.SubprocessError) as error:
+        note(f"rounding to int8 stays with torch, which is slower: no kernel can be compiled here ({short(error)})")
+        return None
+    for name, arguments in ARGUMENTS.items():
+        getattr(kernels, f"fromnoise_{name}").argtypes = arguments
+    if not _is_right(kernels):
+        warn("rounding to int8 stays with torch, which is slower: the compiled kernel is wrong on this CPU")
+        return None
+    return kernels
+
+
+def _is_right(kernels: Any) -> bool:
+    """True when a small trial agrees with torch to one step."""
+    x = torch.linspace(-3, 3, 4 * 36).view(4, 36).bfloat16()
+    steps, made = Steps(torch.linspace(20, 40, 36), 100), torch.empty(4, 36, dtype=torch.uint8)
+    sizes = 1, 1, 4, 36, 0, 0
+    kernels.fromnoise_quantise(x.data_ptr(), None, None, steps.scale.data_ptr(), made.data_ptr(), *sizes, steps.zero)
+    return bool((made.int() - _rounded(x, steps).int()).abs().max() <= 1)
