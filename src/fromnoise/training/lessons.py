@@ -135,7 +135,7 @@ def closeness(vectors: Tensor, concepts: Tensor) -> Tensor:
     return torch.cat([(part.float() @ concepts.T).amax(1) for part in vectors.split(8192)])
 
 
-def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[list[str]]:
+def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[Sequence[str]]:
     """By concept (K, C), the `AROUND` single words of the texts (N, C) that are nearest to it, the nearest first."""
     rows = [row for row, text in enumerate(texts) if " " not in text]
     near = (concepts @ vectors[rows].float().T).topk(min(AROUND, len(rows)), 1)
