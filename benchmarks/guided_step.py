@@ -13,6 +13,7 @@ OpenVINO has it, written by nncf_unet.py, and saves converting it again. Leave t
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 
 import openvino
@@ -37,6 +38,7 @@ CONFIG = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }
 TIME = torch.tensor(500)
+PEER = "OpenVINO, bf16"
 
 
 class Plain(nn.Module):
@@ -53,8 +55,10 @@ class Plain(nn.Module):
 
 def ours(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
     """The eager engine in bfloat16."""
-    network = UNet(UNetConfig()).bfloat16().eval().requires_grad_(False)
-    network.load_state_dict(reference.state_dict())
+    with torch.device("meta"):
+        network = UNet(UNetConfig()).eval()
+    network.load_state_dict({key: each.bfloat16() for key, each in reference.state_dict().items()}, assign=True)
+    network.requires_grad_(False)
     pack(network)
     return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
 
@@ -80,6 +84,16 @@ def in_openvino(model: openvino.Model | Path, inputs: tuple[Tensor, ...]) -> Cal
     return lambda: compiled(arrays)
 
 
+def in_diffusers(reference: UNet2DConditionModel, inputs: tuple[Tensor, ...], float32: bool) -> dict[str, Call]:
+    """diffusers in bfloat16, and at its default precision where that is asked for."""
+    plain, calls = Plain(reference), {}
+    if float32:
+        calls["diffusers, float32"] = lambda: plain(*inputs)
+        plain = copy.deepcopy(plain)
+    half, (x, time, words) = plain.bfloat16(), inputs
+    return {**calls, "diffusers, bf16": lambda: half(x.bfloat16(), time, words.bfloat16())}
+
+
 @torch.inference_mode()
 def main() -> None:
     """Measure and print."""
@@ -95,24 +109,23 @@ def main() -> None:
     x, words = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
     reference = UNet2DConditionModel(**CONFIG).eval().requires_grad_(False)
     inputs = (x, TIME, words)
-    calls: dict[str, Call] = {"OpenVINO, bf16": in_openvino(args.converted or converted(reference, inputs), inputs)}
+    calls: dict[str, Call] = {"fromnoise eager, bf16": ours(reference, x, words)}
+    if not args.converted:
+        calls[PEER] = in_openvino(converted(reference, inputs), inputs)
+    if not args.without_diffusers:
+        calls |= in_diffusers(reference, inputs, args.float32)
+    del reference
+    if args.converted:
+        calls[PEER] = in_openvino(args.converted, inputs)
     if args.nncf:
         calls["OpenVINO, int8 by NNCF"] = in_openvino(args.nncf, inputs)
-    if args.float32:
-        calls["diffusers, float32"] = lambda: reference(x, TIME, words)
-    calls["fromnoise eager, bf16"] = ours(reference, x, words)
     if args.int8:
         calls["fromnoise eager, int8"] = ours_in_int8(args.int8, x, words)
-    if not args.without_diffusers:
-        half = reference if not args.float32 else UNet2DConditionModel(**CONFIG).eval().requires_grad_(False)
-        half.load_state_dict(reference.state_dict())
-        half.bfloat16()
-        calls["diffusers, bf16"] = lambda: half(x.bfloat16(), TIME, words.bfloat16())
     seconds = medians(calls, args.rounds)
     print(f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {args.rounds} rounds\n")
     print("| | seconds | of OpenVINO's |\n|---|---|---|")
     for name, each in seconds.items():
-        print(f"| {name} | {each:.2f} | {each / seconds['OpenVINO, bf16']:.2f} |")
+        print(f"| {name} | {each:.2f} | {each / seconds[PEER]:.2f} |")
 
 
 if __name__ == "__main__":

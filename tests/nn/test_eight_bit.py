@@ -184,3 +184,21 @@ def test_what_records_or_wraps_gets_the_weights_values() -> None:
 def test_names_of_no_layer_are_refused() -> None:
     with pytest.raises(KeyError):
         replace_layers(nn.Sequential(nn.Linear(2, 2)), ["1"])
+
+
+@needs_int8
+def test_small_maps_settle_how_a_weight_is_laid_out_and_change_no_answer() -> None:
+    torch.manual_seed(0)
+    layer, large, small = (
+        Conv2d(32, 32, 3, padding=1).requires_grad_(False),
+        *(torch.randn(1, 32, n, n) for n in (20, 8)),
+    )
+    made = put(layer, large)
+    numbers = whole(made)
+    with torch.no_grad():
+        before = made(large)
+        assert made.laid_out_for is None
+        exact = F.conv2d(rounded(made, small, -3), made.values(), made.bias, padding=1)
+        assert (made(small) - exact).abs().max() <= 1e-5 * exact.abs().max()
+        assert made.laid_out_for is not None and torch.equal(made(large), before)
+    assert torch.equal(whole(made), numbers)

@@ -23,6 +23,9 @@ from fromnoise.nn.quantising import Steps
 EXACT = ("weight_scale", "input_scale")
 """Tensors that stay in float32 whatever the network's number format is."""
 
+SMALL = 12 * 12
+"""Pixels of a small map, its border included."""
+
 ONE, NONE = 1.0, 0
 """oneDNN's scale and zero of inputs: ours are folded into weights and bias."""
 
@@ -84,7 +87,13 @@ class EightBit(nn.Module):
 
 
 class EightBitConv2d(EightBit, Conv2d):
-    """A convolution, padded with 0, in int8."""
+    """A convolution, padded with 0, in int8.
+
+    oneDNN lays weights out for large maps unless it is told the map's size, and would do it anew at every call for a
+    small one: the first small map that comes settles it.
+    """
+
+    laid_out_for: torch.Size | None = None
 
     def forward(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
         """(B, in, h, w), or what `ready` made of it, to (B, out, h', w'); `plus` is added."""
@@ -105,9 +114,12 @@ class EightBitConv2d(EightBit, Conv2d):
     def laid_out(self, numbers: Tensor) -> Tensor:
         """For oneDNN; what borders need is added to the map before."""
         place = self.stride, (0, 0), self.dilation, self.groups
-        return torch.ops.onednn.qconv_prepack(numbers, self.weight_scale, ONE, NONE, *place, None)
+        return torch.ops.onednn.qconv_prepack(numbers, self.weight_scale, ONE, NONE, *place, self.laid_out_for)
 
     def _summed(self, numbers: Tensor, plus: Tensor | None, dtype: torch.dtype) -> Tensor:
+        if self.laid_out_for is None and numbers.shape[2] * numbers.shape[3] <= SMALL:
+            self.laid_out_for = numbers.shape
+            self.weight = nn.Parameter(self.laid_out(whole(self)), requires_grad=False)
         place = self.stride, (0, 0), self.dilation, self.groups
         given = numbers, ONE, NONE, self.weight, self.weight_scale, self._zeros
         if plus is None:
