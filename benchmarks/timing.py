@@ -9,13 +9,13 @@ from statistics import median
 Call = Callable[[], object]
 
 
-def medians(calls: Mapping[str, Call], rounds: int) -> dict[str, float]:
-    """Median wall seconds of each, in turns, after one warm-up."""
+def medians(calls: Mapping[str, Call], rounds: int, warm_up: int = 1) -> dict[str, float]:
+    """Median wall seconds of each, in turns, after warming up."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
+    for turn in range(rounds + warm_up):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            if turn:
+            if turn >= warm_up:
                 times[name].append(time.perf_counter() - start)
     return {name: median(each) for name, each in times.items()}

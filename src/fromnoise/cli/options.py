@@ -195,6 +195,9 @@ class Source:
             "--dtype", metavar="NAME", help=f"{', '.join(DTYPES)}; auto is bfloat16 for large models where it's fast."
         ),
     ] = AUTO
+    low_memory: Annotated[
+        bool, typer.Option("--low-memory", help="Hold one part of the model at a time; each picture reads them anew.")
+    ] = False
 
 
 def shared_flags(*, without: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

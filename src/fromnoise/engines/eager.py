@@ -21,6 +21,8 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
 
     Weights that learn stay as they are, and small networks, which nobody waits for, too.
     """
+    if _is_empty(network):
+        return
     if supported():
         pack_numbers(network)
     if gains(network) and not _is_laid_out(network):
@@ -53,7 +55,7 @@ def gains(network: nn.Module) -> bool:
     weights = list(network.parameters())
     large = sum(each.numel() for each in weights) >= LARGE
     large = large and torch.backends.mkldnn.is_available()
-    return large and weights[0].device.type == "cpu" and not any(each.requires_grad for each in weights)
+    return large and weights[0].device.type in ("cpu", "meta") and not any(each.requires_grad for each in weights)
 
 
 def unpack(network: nn.Module) -> None:
@@ -69,6 +71,10 @@ def _use_kernels(network: nn.Module, *, attention: bool, norms: bool) -> None:
             each.tiled = attention
         elif isinstance(each, GroupNorm):
             each.fused = norms
+
+
+def _is_empty(network: nn.Module) -> bool:
+    return next(network.parameters()).is_meta
 
 
 def _is_laid_out(network: nn.Module) -> bool:

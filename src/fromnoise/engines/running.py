@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from threading import Lock, local
 from typing import Any
@@ -28,6 +29,9 @@ from fromnoise.runtime.memory import kept
 
 KEPT = 2
 """Prepared forms kept of each network: a guided batch and an unguided one. Each may hold the weights again."""
+
+LARGE_PICTURE = 512 * 512
+"""Pixels from which a decoder's maps are so large that fetching their memory anew takes long."""
 
 HOMES: Mapping[str, tuple[str, str]] = {
     EAGER: ("plain", "Plain"),
@@ -156,7 +160,8 @@ class Engines:
         """Pictures of latents; `count` is how many such calls are to be expected."""
         choice = self._decoder.choose(self._decode, (latents.float(),), _work(self.autoencoder, latents, count))
         if choice.engine == EAGER:
-            with kept():
+            large = latents[0, 0].numel() * self.autoencoder.config.factor**2 >= LARGE_PICTURE
+            with kept() if large else nullcontext():
                 return self.autoencoder.decode(latents)
         return self._decoder.prepared(choice.engine, self._decode, (latents.float(),))(latents.float())
 

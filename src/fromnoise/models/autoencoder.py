@@ -5,10 +5,10 @@ Module names are the keys of diffusers' `AutoencoderKL`. Shapes: B batch, H and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, ClassVar
+from itertools import chain, pairwise
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from fromnoise.nn import bands
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm, silu_of
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
+from fromnoise.runtime.memory import give_back
 
 EPS = 1e-6
 
@@ -105,9 +106,13 @@ class Block(nn.Module):
         self.downsamplers = nn.ModuleList([resample] if isinstance(resample, Downsample) else [])
         self.upsamplers = nn.ModuleList([resample] if isinstance(resample, Upsample) else [])
 
+    def layers(self) -> Iterator[nn.Module]:
+        """What a map passes through, in order."""
+        return chain(self.resnets, self.downsamplers, self.upsamplers)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, C', h', w')."""
-        for layer in (*self.resnets, *self.downsamplers, *self.upsamplers):
+        for layer in self.layers():
             x = layer(x)
         return x
 
@@ -196,7 +201,10 @@ class Decoder(nn.Module):
     def fine(self, x: Tensor) -> Tensor:
         """The levels that grow: (B, C, h, w) to (B, 3, H, W)."""
         for block in self.up_blocks:
-            x = block(x)
+            for layer in cast(Block, block).layers():  # not `block(x)`, which would hold on to its input
+                x = layer(x)
+            if bands.pay(x):
+                give_back()
         if bands.pay(x, self.conv_norm_out, self.conv_out):
             return bands.convolve(self.conv_norm_out, self.conv_out, x)
         return self.conv_out(silu_of(self.conv_norm_out, x))

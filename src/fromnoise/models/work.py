@@ -23,6 +23,9 @@ finest level), a single head over all pixels."""
 WIDE = 64
 """Channels of a head that attention is fast with."""
 
+COPIES = 1.5
+"""Values that a block really holds for each that `Work` counts: layouts turned, buffers of the library below torch."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -228,6 +231,11 @@ def decoder_work(config: AutoencoderConfig | TinyAutoencoderConfig, batch: int, 
     if isinstance(config, TinyAutoencoderConfig):
         return Work(tuple(_tiny(config, pixels)))
     return Work(tuple(_decoder(config, batch, pixels)))
+
+
+def decoding_bytes(config: AutoencoderConfig | TinyAutoencoderConfig, size: tuple[int, int], value: int) -> float:
+    """Memory that decoding one picture from latents of (h, w) takes at once, in values of so many bytes."""
+    return COPIES * value * decoder_work(config, 1, size).values
 
 
 def _decoder(config: AutoencoderConfig, batch: int, pixels: int) -> Iterator[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,16 +26,17 @@ from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.controlnet import ControlNet
 from fromnoise.models.extras import Reuse
 from fromnoise.models.preview import linear_preview
-from fromnoise.models.tiling import decode_circular, decode_tiled, encode_tiled
+from fromnoise.models.tiling import TILE, decode_circular, decode_tiled, encode_tiled
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.models.unet import UNet
+from fromnoise.models.work import decoding_bytes
 from fromnoise.nn.circular import circularly
 from fromnoise.nn.eight_bit import eight_bit_layers
 from fromnoise.pipeline.adapting import Wardrobe
 from fromnoise.pipeline.fast import fast_habits, fast_lora
 from fromnoise.pipeline.guiding import plan
 from fromnoise.pipeline.inpainting import Inpainting, drawing_size, mask_tensor, open_picture, shown
-from fromnoise.pipeline.network import Following, Network, reusing
+from fromnoise.pipeline.network import Following, Network, Said, reusing
 from fromnoise.pipeline.passes import Second, in_two_passes, told_otherwise
 from fromnoise.pipeline.scheduler import Habits, Scheduler, likeness
 from fromnoise.pipeline.starting import (
@@ -48,11 +49,13 @@ from fromnoise.pipeline.starting import (
     source,
     with_variation_seed,
 )
+from fromnoise.pipeline.turns import Turns
 from fromnoise.pipeline.words import Wording
 from fromnoise.request import SAMPLERS as SAMPLERS_LABELS
 from fromnoise.request import Control, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.log import warn
+from fromnoise.runtime.log import note, warn
+from fromnoise.runtime.memory import free_bytes
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.runtime.seeds import BrownianNoise, fresh_seed
 from fromnoise.text import Conditioning, PromptEncoder, TextEncoder, resolve
@@ -104,9 +107,12 @@ class Pipeline:
         wildcards: Path | None = None,
         lora_folder: Path | None = None,
         engine: str = AUTO,
+        turns: Turns | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """The parts as `load` puts them together.
 
+        `turns` says which of them take turns in memory, `dtype` what the weights are when they aren't there yet.
         `source` is the file that the U-Net's weights came from; `wildcards` is a folder of files to choose lines from,
         `lora_folder` one of adapters that prompts may name.
         """
@@ -116,7 +122,9 @@ class Pipeline:
         texts = zip(TEXT_ENCODERS, prompts.encoders, strict=False)
         modules: dict[str, nn.Module] = {"unet": unet, **{name: each.clip_text for name, each in texts}}
         self.wardrobe = Wardrobe(modules, () if lora_folder is None else (lora_folder,), path)
-        self.device, self.dtype = unet.conv_in.weight.device, unet.conv_in.weight.dtype
+        self.turns = turns or Turns()
+        weight = unet.conv_in.weight
+        self.device, self.dtype = torch.device("cpu") if self.turns else weight.device, dtype or weight.dtype
         self.engines = Engines(unet, autoencoder, engine)
 
     def __call__(
@@ -277,8 +285,8 @@ class Pipeline:
         `tile` names the axes along which opposite edges meet.
         """
         latents = latents.to(self.device, self.dtype)
-        large = latents[0, 0].numel() * self.multiple**2 >= TILED_FROM
-        if large and isinstance(self.autoencoder, Autoencoder):  # the tiny one needs little memory as it is
+        self.turns.take(self.autoencoder)
+        if isinstance(self.autoencoder, Autoencoder) and self._tiled(latents):
             tiled = decode_tiled if tile is None else partial(decode_circular, axes=tile)
             return tiled(self.autoencoder, latents).float().cpu()
         decode = self.engines.decode if tile is None else circularly(self.autoencoder.decode, tile)
@@ -288,6 +296,7 @@ class Pipeline:
     def encode(self, pixels: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] as float32 latents (B, C, h, w), the likeliest ones; large ones in tiles."""
         pixels = pixels.to(self.device, self.dtype)
+        self.turns.take(self.autoencoder)
         large = pixels[0, 0].numel() >= TILED_FROM
         if large and isinstance(self.autoencoder, Autoencoder):
             return encode_tiled(self.autoencoder, pixels).float()
@@ -310,6 +319,7 @@ class Pipeline:
     @property
     def text(self) -> TextEncoder:
         """The first text encoder, which says what a prompt means as a whole."""
+        self._take_texts()
         return self.prompts.encoders[0]
 
     @property
@@ -372,7 +382,21 @@ class Pipeline:
     def _read(self, png: bytes) -> Tensor:
         return to_tensor(open_picture(png)).to(self.device, self.dtype)
 
+    def _tiled(self, latents: Tensor) -> bool:
+        """True for large pictures, and where decoding at once would take more memory than is free, which is said."""
+        if latents[0, 0].numel() * self.multiple**2 >= TILED_FROM:
+            return True
+        height, width = latents.shape[-2:]
+        needed, free = decoding_bytes(self.autoencoder.config, (height, width), self.dtype.itemsize), free_bytes()
+        if tiled := self.device.type == "cpu" and max(height, width) > TILE and needed > free:
+            note(f"decoding in tiles: at once it would take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
+        return tiled
+
+    def _take_texts(self) -> None:
+        self.turns.take(*(each.clip_text for each in self.prompts.encoders))
+
     def _differentiable(self, latents: Tensor) -> Tensor:
+        self.turns.take(self.autoencoder)
         return self.autoencoder.decode(latents.to(self.dtype)).float()
 
     def _guided(
@@ -385,15 +409,19 @@ class Pipeline:
         reuse: Reuse | None,
     ) -> Guided:
         """The network with the request's words and guidance: a Denoiser for one run."""
+        if self.turns and request.hashes:
+            note("adapters need all parts in memory at once")
+            self.turns.pin()
         adapted = self.wardrobe(request)
         said = Wording(self.prompts, adapted, request, len(sigmas) - 1, self.device, self.dtype, words)
         embeds = self.unet.config.time_cond_proj_dim is not None
+        unet = self.engines.for_run(len(sigmas) - 1, needs_eager(request, adapted))
         network = Network(
-            self.engines.for_run(len(sigmas) - 1, needs_eager(request, adapted)),
+            self.turns.before(self.unet, unet),
             self.scheduler.training(request),
             self.scheduler.prediction,
             sigmas,
-            said,
+            self._at_once(said, len(sigmas) - 1),
             request.count,
             adapted,
             time_ids=self._time_ids(request.size if tile is None else (tile * self.multiple, tile * self.multiple)),
@@ -405,6 +433,13 @@ class Pipeline:
             reuse=reuse,
         )
         return plan(request, sigmas, said.weights, embedded=embeds).start(network, self.scheduler.prediction)
+
+    def _at_once(self, said: Wording, steps: int) -> Callable[[int], Said]:
+        """The words of all steps, made before the U-Net takes its turn."""
+        if not self.turns:
+            return said
+        self._take_texts()
+        return list(map(said, range(steps))).__getitem__
 
     def _time_ids(self, size: tuple[int, int] | None) -> Tensor | None:
         """SDXL's sizes: the original and the target are what the network sees, and nothing is cropped away."""
@@ -424,6 +459,7 @@ class Pipeline:
         mask = torch.ones(1, 1, height, width)
         if request.mask is not None:
             mask = mask_tensor(Inpainting.of(request).shown_mask())
+        self.turns.take(self.autoencoder)
         return shown(self.autoencoder, mask.to(pixels), pixels, noise().to(pixels))
 
     def _following(self, control: Control) -> Following:

@@ -14,12 +14,14 @@ from torch import nn
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build, eight_bit_names
 from fromnoise.checkpoints.tokenizers import tokenizer_of
-from fromnoise.engines.names import AUTO, INT8
+from fromnoise.engines.eager import pack
+from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
-from fromnoise.runtime.device import pick_device, pick_dtype
+from fromnoise.pipeline.turns import Turns
+from fromnoise.runtime.device import LARGE, pick_device, pick_dtype
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
@@ -42,6 +44,7 @@ def load(
     device: str | None = None,
     dtype: torch.dtype | str | None = None,
     engine: str = AUTO,
+    low_memory: bool = False,
 ) -> Pipeline:
     """A pipeline from a Stable Diffusion folder or file in any published layout, or the embedded model.
 
@@ -49,6 +52,8 @@ def load(
     checkpoints, or lone parts, that replace the model's own; `controls` are ControlNets, which a request calls by the
     same names. `prediction` ("epsilon" or "v_prediction") is for files that don't tell. The
     animal.txt of `wildcards` answers `__animal__` in a prompt, the cat.safetensors of `lora_folder` `<lora:cat:0.8>`.
+    With `low_memory` text encoder, U-Net and autoencoder take turns in memory, read anew each time; eager, on a CPU,
+    for models that aren't in int8.
     `dtype` None (or "auto") is bfloat16 for large models on hardware that computes with it, else float32; a model that
     `fromnoise optimize` wrote computes in int8 then, and with any other dtype in that.  `engine` is
     one of `engines.names.ENGINES`.
@@ -66,15 +71,21 @@ def load(
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
     size = sum(math.prod(each.shape) for each in parts["unet"].tensors.values())
+    if low_memory:
+        _require_turns(parts["unet"], where, engine)
     form = dtype if isinstance(dtype, torch.dtype) else pick_dtype(None if dtype == INT8 else dtype, where, size)
 
     in_numbers = dtype in (None, AUTO, INT8) and computes_in_int8(parts["unet"], where, dtype == INT8)
+    turns = Turns()
 
-    def built(part: Part) -> Any:
+    def loaded(part: Part) -> Any:
         module = filled(part, where, form)
         if not in_numbers:
             plain_layers(module, form)
         return module
+
+    def built(part: Part) -> Any:
+        return waiting(part, form, turns, packed=size >= LARGE) if low_memory else loaded(part)
 
     return Pipeline(
         prompts=_prompts(checkpoint, built),
@@ -82,12 +93,14 @@ def load(
         autoencoder=built(parts["vae"]),
         scheduler=Scheduler.from_json(checkpoint.scheduler, prediction),
         habits=HABITS.get(checkpoint.family, Habits()),
-        controls={str(each): built(_taken("controlnet", open_checkpoint(found(each)))) for each in controls},
+        controls={str(each): loaded(_taken("controlnet", open_checkpoint(found(each)))) for each in controls},
         path=path,
         source=parts["unet"].source,
         wildcards=None if wildcards is None else _folder(wildcards),
         lora_folder=None if lora_folder is None else _folder(lora_folder),
-        engine=engine,
+        engine=EAGER if low_memory else engine,
+        turns=turns,
+        dtype=form,
     )
 
 
@@ -114,6 +127,28 @@ def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     module = build(part.config)
     part.load_into(module, dtype, device)
     return module.eval().requires_grad_(False)
+
+
+def _require_turns(unet: Part, device: torch.device, engine: str) -> None:
+    """UsageError where parts can't take turns in memory."""
+    if device.type != "cpu" or engine not in (AUTO, EAGER):
+        raise UsageError("with low memory parts take turns on a CPU, run by the eager engine; leave --engine out")
+    if eight_bit_names(unet.config):
+        raise UsageError("a model in int8 can't take turns in memory yet; leave --low-memory out")
+
+
+def waiting(part: Part, dtype: torch.dtype, turns: Turns, packed: bool) -> nn.Module:
+    """The part as a module without weights, which reads them, and packs them, whenever its turn comes."""
+
+    def fill(module: nn.Module) -> None:
+        part.load_into(module, dtype)
+        module.requires_grad_(False)
+        if packed:
+            pack(module)
+
+    module = build(part.config).to(dtype).eval().requires_grad_(False)
+    turns.add(module, fill)
+    return module
 
 
 def text_encoders(model: str | Path) -> list[TextEncoder]:

@@ -16,18 +16,16 @@ from fromnoise.models.clip_text import ClipText
 from fromnoise.models.extras import Reuse
 from fromnoise.models.tiling import OVERLAP, TILE
 from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
-from fromnoise.models.work import Work, control_work, decoder_work, encoder_work, text_work, unet_work
+from fromnoise.models.work import COPIES, Work, control_work, decoder_work, encoder_work, text_work, unet_work
 from fromnoise.pipeline.drawing import TILED_FROM, Pipeline
 from fromnoise.pipeline.guiding import plan
 from fromnoise.pipeline.measuring import machine
+from fromnoise.pipeline.turns import largest
 from fromnoise.request import Request
 from fromnoise.runtime.machine import MEMORY, Machine, peak_bytes, resident_bytes
 
 INTERPRETER = 320e6
 """Bytes that Python, torch and fromnoise hold before a model is loaded."""
-
-COPIES = 1.5
-"""Values that a block really holds for each that `Work` counts: layouts turned, buffers of the library below torch."""
 
 ADAPTIVE_CALLS = 34
 """Calls of a sampler that decides by itself, on the embedded model (docs/samplers.md)."""
@@ -80,9 +78,10 @@ def works(pipe: Pipeline, request: Request) -> list[tuple[str, Work, int]]:
 
 def forecast(pipe: Pipeline, request: Request) -> Forecast:
     """What drawing a resolved request takes on the CPU, measuring the machine first where nobody has yet."""
-    weights = sum(_bytes(each) for each in (pipe.unet, pipe.autoencoder, *_texts(pipe), *pipe.controls.values()))
+    parts = [_bytes(each) for each in (pipe.unet, pipe.autoencoder, *_texts(pipe))]
+    weights = largest(parts, pipe.turns) + sum(map(_bytes, pipe.controls.values()))
     resident, loaded = max(resident_bytes(), INTERPRETER + weights), peak_bytes()  # before measuring takes its own
-    measured = machine(pipe.dtype, gains(pipe.unet))
+    measured = machine(pipe.dtype, _packs(pipe))
     value = pipe.dtype.itemsize
     parts = tuple(
         Part(name, work, calls, seconds(measured, work, value), COPIES * value * work.values)
@@ -108,7 +107,7 @@ def kind_of_run(pipe: Pipeline, request: Request) -> str:
 def learn(pipe: Pipeline, request: Request, predicted: Forecast, taken: float) -> None:
     """Correct later predictions of such runs by what one really took, in seconds of this process's own work."""
     alone = predicted.seconds / predicted.learned
-    machine(pipe.dtype, gains(pipe.unet)).learn(kind_of_run(pipe, request), taken / alone)
+    machine(pipe.dtype, _packs(pipe)).learn(kind_of_run(pipe, request), taken / alone)
 
 
 def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]]:
@@ -175,6 +174,11 @@ def _decoding(pipe: Pipeline, size: tuple[int, int]) -> tuple[Work, int]:
 
 def _texts(pipe: Pipeline) -> Iterator[ClipText]:
     return (each.clip_text for each in pipe.prompts.encoders)
+
+
+def _packs(pipe: Pipeline) -> bool:
+    """True where the eager engine packs the networks, or has done."""
+    return gains(pipe.unet)
 
 
 def _bytes(module: nn.Module) -> float:
