@@ -4,17 +4,17 @@ usage: python benchmarks/tuning_throughput.py PICTURES [--batch N] [--steps N] [
 
 The peer is the loop of diffusers' `train_text_to_image_lora.py`, built from the same modules of diffusers,
 transformers and peft, in float32 (its default) and with what `--mixed_precision bf16` does: pictures are encoded and
-captions read at every step. Its factors are beside attention's four projections, as the script has them, and once more
-beside the layers that ours are beside, every linear and convolutional one of the blocks. Ours makes latents and
-captions' states once. All read the same pictures from memory.
+captions read at every step. Both learn twice: with factors beside attention's four projections, as the script has them
+(ours with `--attention`), and beside every linear and convolutional layer of the blocks, as ours has them by default.
+Ours makes latents and captions' states once. All read the same pictures from memory. The script's own batch is 16.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fromnoise.images.convert import to_tensor
+from fromnoise.runtime.device import cpu_name
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.training.callbacks import MixedPrecision
 from fromnoise.training.learner import Learner
@@ -37,14 +38,15 @@ from fromnoise.training.tuning.task import TuningTask
 
 RANK, RATE, CLIP = 8, 1e-4, 1.0
 ATTENTION = ["to_k", "to_q", "to_v", "to_out.0"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 Step = Callable[[int], float]
 """Makes one training step and gives its loss."""
 
 
-def ours(pictures: list[Captioned], batch: int) -> tuple[Step, int, list[str]]:
+def ours(pictures: list[Captioned], batch: int, *, attention: bool = False) -> tuple[Step, int, list[str]]:
     """A step of this trainer, how many parameters learn, and the layers that have factors."""
-    recipe = LoraRecipe(rank=RANK, batch=batch, rate=RATE)
+    recipe = LoraRecipe(rank=RANK, batch=batch, rate=RATE, attention=attention)
     pipeline = opened(recipe)
     factors = new_factors(pipeline, recipe)
     samples = encoded(pipeline, pictures, [(str(each.caption),) for each in pictures])
@@ -123,29 +125,30 @@ def main() -> None:
     """Take turns, and print medians as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4, help="steps a turn")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
     pictures = read_captioned([asked.pictures])[:40]
-    mine, learns, same = ours(pictures, asked.batch)
-    scripts = {
-        f"diffusers' script, {layers}, {name}": Script(EMBEDDED_MODEL, pictures, asked.batch, dtype, chosen)
-        for layers, chosen in (("as it is", ATTENTION), ("our layers", same))
-        for name, dtype in (("float32", torch.float32), ("bf16", torch.bfloat16))
-    }
-    learnt = {"this trainer": learns, **{name: sum(w.numel() for w in each.learns) for name, each in scripts.items()}}
-    steppers: dict[str, Step] = {"this trainer": mine, **scripts}
+    made = {name: ours(pictures, asked.batch, attention=name == "attention") for name in ("attention", "all")}
+    steppers: dict[str, Step] = {f"this trainer, {name}": step for name, (step, _, _) in made.items()}
+    learnt = {f"this trainer, {name}": count for name, (_, count, _) in made.items()}
+    for (name, (_, _, layers)), (said, dtype) in product(made.items(), DTYPES.items()):
+        script = Script(EMBEDDED_MODEL, pictures, asked.batch, dtype, ATTENTION if name == "attention" else layers)
+        steppers[f"script, {name}, {said}"] = script
+        learnt[f"script, {name}, {said}"] = sum(each.numel() for each in script.learns)
     for step in steppers.values():
         seconds_a_step(step, 0, 2)
     taken: dict[str, list[float]] = {name: [] for name in steppers}
     for turn in range(asked.rounds):
         for name, step in steppers.items():
             taken[name].append(seconds_a_step(step, 2 + turn * asked.steps, asked.steps))
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, batch {asked.batch}\n")
-    print("| | parameters that learn | s a step, median | pictures/s | this trainer is |\n|---|---|---|---|---|")
+    print(f"{cpu_name()}, {torch.get_num_threads()} threads, batch {asked.batch}\n")
+    print("| | parameters that learn | s a step, median | pictures/s | this trainer, same layers |")
+    print("|---|---|---|---|---|")
     for name, each in taken.items():
-        ratio = median(other / own for other, own in zip(each, taken["this trainer"], strict=True))
+        own = taken[f"this trainer, {name.split(', ')[1]}"]
+        ratio = median(other / mine for other, mine in zip(each, own, strict=True))
         print(f"| {name} | {learnt[name]:,} | {median(each):.3f} | {asked.batch / median(each):.1f} | {ratio:.2f}× |")
 
 

@@ -3,7 +3,9 @@
     python examples/tuning/pictures.py pictures/
 
 `monsters/` has the monster tiles of Dungeon Crawl Stone Soup 0.28.0 with captions from their names, `six/` six of them
-without captions, `phoenix/` three drawings of a bird that is not among the model's training concepts. The tiles are
+without captions, `phoenix/` three drawings of a bird that is not among the model's training concepts. `items/` (things
+of the same game) and `glyphs/` (white on black, from game-icons.net) are two more styles for
+`benchmarks/tuning_gap.py`. The tiles are
 "mostly CC0" by their own licence file, some older ones are less clear: they are fetched, and no part of this
 repository.
 """
@@ -12,21 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import random
 import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fromnoise.data.concepts import read_emojibase
-from fromnoise.data.drawings import read_drawings
-from fromnoise.data.fetching import fetch
+from fromnoise.data.drawings import Drawing, read_drawings
+from fromnoise.data.fetching import fetch, members
 from fromnoise.data.rendering import SIDE, render
-from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS
+from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS, Package
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import cache_dir
 
@@ -52,7 +56,29 @@ LEFT_OUT = frozenset(
 )
 """Folders of tiles that show parts of monsters, persons of the game, or one monster many times in one colour."""
 
+PNG = b"\x89PNG"
+"""How a picture's file begins; one or two of the tiles are no pictures."""
+
+STYLES = {"items": "dungeonware", "glyphs": "stencil"}
+"""What the styles beside the monsters' are called."""
+
 SIX = ("fire_dragon", "bullfrog", "octopode", "scorpion", "golden_dragon", "polar_bear")
+
+
+ITEMS = frozenset({"armour", "bardings", "food", "headgear", "misc", "shields", "staff", "weapon", "ranged"})
+"""Folders of tiles whose names say what they show."""
+
+GLYPHS = Package(
+    name="@iconify-json/game-icons",
+    version="1.2.4",
+    integrity="sha512-/HDDZxowXgDJcOEwPspUCq5RuDdl25OyZKdtxqqiPJQNTrWIym7r4StLzIVs77DyNzOWWhH5wDqwYR3WHeDfkg==",
+    author="Lorc, Delapouite and others",
+    licence="CC-BY-3.0",
+    link="https://game-icons.net",
+)
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 512 512" width="512" height="512">{}</svg>'
+SOME = 200
+"""Glyphs that are taken, of 4,000."""
 
 
 def tiles(cache: Path) -> Path:
@@ -81,6 +107,24 @@ def monsters(archive: Path) -> Iterator[tuple[str, Image.Image]]:
                 yield Path(member.name).stem, enlarged(Image.open(io.BytesIO(file.read())).convert("RGBA"))
 
 
+def items(archive: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and picture of every thing of the game, enlarged as the monsters are."""
+    with tarfile.open(archive, "r:xz") as tar:
+        for member in tar:
+            folders = member.name.split("/")
+            file = tar.extractfile(member) if "/rltiles/item/" in member.name and folders[-2] in ITEMS else None
+            if file is not None and (content := file.read()).startswith(PNG):
+                yield Path(member.name).stem, enlarged(Image.open(io.BytesIO(content)).convert("RGBA"))
+
+
+def glyphs(archive: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Name and picture of some glyphs, by chance that is always the same: white on black, as their site shows them."""
+    content = {PurePosixPath(name).name: content for name, content in members(archive, ".json")}
+    bodies = {name: icon["body"] for name, icon in json.loads(content["icons.json"])["icons"].items()}
+    for name in random.Random(0).sample(sorted(bodies), SOME):
+        yield name.replace("-", "_"), ImageOps.invert(render(Drawing("glyph", "", name, SVG.format(bodies[name]))))
+
+
 def enlarged(tile: Image.Image) -> Image.Image:
     """A tile in the middle of a picture of the model's size."""
     times = max(1, SIDE // max(tile.size))
@@ -107,16 +151,20 @@ def drawings(label: str, cache: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def main(folder: Path) -> None:
-    """Write the three folders."""
+    """Write the folders."""
     cache = cache_dir() / "sources"
     cache.mkdir(parents=True, exist_ok=True)
-    for name in ("monsters", "six", "phoenix"):
+    for name in ("monsters", "six", "phoenix", "items", "glyphs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, picture in monsters(tiles(cache)):
         picture.save(folder / "monsters" / f"{name}.png")
         (folder / "monsters" / f"{name}.txt").write_text(f"{named(name)}, pixelart style\n")
         if name in SIX:
             picture.save(folder / "six" / f"{name}.png")
+    for style, found in (("items", items(tiles(cache))), ("glyphs", glyphs(fetch(GLYPHS, cache)))):
+        for name, picture in found:
+            picture.save(folder / style / f"{name}.png")
+            (folder / style / f"{name}.txt").write_text(f"{named(name)}, {STYLES[style]} style\n")
     for style, picture in drawings("phoenix", cache):
         picture.save(folder / "phoenix" / f"{style}.png")
     print(folder)

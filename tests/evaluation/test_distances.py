@@ -6,7 +6,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from fromnoise.evaluation.distances import fid, frechet, gap_closed, kid_of_pairs, nearest, squared_mmd
+from fromnoise.evaluation.distances import fid, frechet, gap_closed, kid_of_pairs, mean_distance, nearest, squared_mmd
 
 
 def normal(count: int, features: int, seed: int) -> Tensor:
@@ -58,10 +58,19 @@ def test_kid_of_pairs_sees_a_shift_repeats_itself_and_needs_four() -> None:
 
 
 def test_the_gap_closed_is_the_share_of_the_way() -> None:
-    before, target = normal(50, 3, 0), normal(40, 3, 1) + 4
+    before, target = normal(4000, 3, 0), normal(4000, 3, 1) + 4
     way = target.mean(0) - before.mean(0)
-    for share in (0.0, 0.7, 1.0, -0.5):
-        assert gap_closed(before, before + share * way, target) == pytest.approx(share, abs=1e-5)
+    for share in (0.0, 0.7, -0.5):
+        assert gap_closed(before, before + share * way, target) == pytest.approx(share, abs=1e-3)
+
+
+def test_few_pictures_of_the_target_itself_close_the_gap() -> None:
+    before, target = normal(40, 48, 0), normal(40, 48, 1) + 1
+    plain = [float(((normal(16, 48, seed) + 1).mean(0) - target.mean(0)).norm()) for seed in range(2, 22)]
+    squares = [mean_distance(normal(16, 48, seed) + 1, target) ** 2 for seed in range(2, 22)]
+    assert min(plain) > 1, "the noise of the means alone, which a plain distance would count"
+    assert sum(squares) / len(squares) < 0.7
+    assert gap_closed(before, normal(16, 48, 50) + 1, target) > 0.7
 
 
 def test_frechet_distance_of_diagonal_gaussians_has_a_closed_form() -> None:

@@ -15,6 +15,8 @@ from typing import Self
 from torch import nn
 
 from fromnoise.adapters.embedding import Embedding
+from fromnoise.adapters.keys import layers
+from fromnoise.adapters.learning import Learning
 from fromnoise.adapters.matching import Matched, match
 from fromnoise.adapters.patches import Beside, Fused, Patch, Weighed, all_off, all_on
 from fromnoise.adapters.reading import Adapter
@@ -56,13 +58,16 @@ class Adapted:
         embeddings: Iterable[Embedding] = (),
         *,
         fused: bool = True,
+        learning: bool = False,
     ) -> None:
         """Match everything and change nothing yet.
 
-        `fused` false acts as side paths. Raises FromnoiseError for an adapter that matches nothing or belongs to
+        `fused` false acts as side paths; `learning` as well, in a way that is fast to learn with where the model's own
+        weights are frozen. Raises FromnoiseError for an adapter that matches nothing or belongs to
         another family; a warning says which of an adapter's layers the model lacks.
         """
-        self.modules, self.uses, self.embeddings, self.fused = modules, tuple(uses), tuple(embeddings), fused
+        self.modules, self.uses, self.embeddings = modules, tuple(uses), tuple(embeddings)
+        self.fused, self.learning = fused, learning
         self.matched = tuple(match(use.adapter, modules) for use in self.uses)
         for each in self.matched:
             _tell(each)
@@ -98,8 +103,11 @@ class Adapted:
         return self._prompts[1]
 
     def _made(self, part: str) -> list[Patch]:
-        patches = [self._patch(deltas) for deltas in self._deltas(part).values()]
-        return patches + Rows.patches(part, self.modules, self.embeddings)
+        rows, deltas = Rows.patches(part, self.modules, self.embeddings), self._deltas(part)
+        if self.learning and (rows or deltas or part == "unet"):
+            found = layers(self.modules[part]).items()
+            return [*(Learning(each, deltas.get(name, [])) for name, each in found), *rows]
+        return [*map(self._patch, deltas.values()), *rows]
 
     def _patch(self, deltas: Weighed) -> Patch:
         """Fused or as a side path; a weight in 8 bits has no room for an adapter, which acts beside it."""

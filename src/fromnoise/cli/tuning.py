@@ -145,6 +145,15 @@ def lora(
     alpha: AlphaFlag = None,
     dropout: Annotated[float | None, typer.Option("--dropout", metavar="0-1", min=0, max=0.9)] = None,
     text_encoder: TextFlag = False,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Of the U-Net only attention's projections learn.")
+    ] = False,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", metavar="N", min=0, help="Drawings of its own that the model keeps.", show_default="the recipe's"
+        ),
+    ] = None,
     layout: LayoutFlag = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", show_default="RUN/lora.safetensors")
@@ -165,7 +174,7 @@ def lora(
 
     recipe = asked.settled(
         LoraRecipe(), caption=caption, token=token, style=style, rank=rank, alpha=alpha, dropout=dropout,
-        text_encoder=text_encoder, layout=layout and layout.value,
+        text_encoder=text_encoder, attention=attention, keep=keep, layout=layout and layout.value,
     )  # fmt: skip
     run = asked.run or Path("runs") / f"lora-{slug(token or pictures[0].stem)}"
     place = _place(output, run / "lora.safetensors", asked, require_free)

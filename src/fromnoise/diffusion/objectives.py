@@ -26,10 +26,14 @@ def example(clean: Tensor, noise: Tensor, sigma: Tensor, prediction: str, gamma:
     scale = scalings(prediction, sigma)
     noisy = clean + sigma[:, None, None, None] * noise
     target = (clean - scale.skip * noisy) / scale.out
-    weight = sigma.new_ones(sigma.shape)
-    if gamma is not None:
-        weight = (sigma**-2).clamp(max=gamma) * scale.out[:, 0, 0, 0] ** 2
-    return Example(scale.input * noisy, target, weight)
+    return Example(scale.input * noisy, target, answer_weight(sigma, prediction, gamma))
+
+
+def answer_weight(sigma: Tensor, prediction: str, gamma: float | None) -> Tensor:
+    """How much an answer at noise levels (B,) counts, (B,): `gamma` is that of `example`."""
+    if gamma is None:
+        return sigma.new_ones(sigma.shape)
+    return (sigma**-2).clamp(max=gamma) * scalings(prediction, sigma).out[:, 0, 0, 0] ** 2
 
 
 def weighted_error(answer: Tensor, target: Tensor, weight: Tensor) -> Tensor:

@@ -25,7 +25,21 @@ TOKENS = 2048
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) of (B, H, N, D) on (B, H, M, D)."""
-    return _by_rows(q, k, v) if _rows_pay(q, k) else F.scaled_dot_product_attention(q, k, v)
+    if _rows_pay(q, k):
+        return _by_rows(q, k, v)
+    return _learnt(q, k, v) if _learns(q, k) else F.scaled_dot_product_attention(q, k, v)
+
+
+def _learns(q: Tensor, k: Tensor) -> bool:
+    """Few bfloat16 tokens on a CPU that want a gradient: torch's plain kernel turns them into float32."""
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu" or max(q.shape[-2], k.shape[-2]) > 2 * ROWS:
+        return False
+    return q.requires_grad and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
+def _learnt(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The same in products of bfloat16, whose gradient is products again."""
+    return ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
 
 
 def _rows_pay(q: Tensor, k: Tensor) -> bool:

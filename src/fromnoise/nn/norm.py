@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from fromnoise.nn import activation
 
+NARROW, SMALL = 16, 1024
+"""Channels a group and pixels of a map, below which torch's bfloat16 kernel for channels last goes value by value."""
+
 
 class _ChannelsLastGroupNorm(torch.autograd.Function):
     """torch's forward with a backward made of whole-map operations; its own is 30 times slower for this layout."""
@@ -17,31 +20,35 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         batch, channels, height, width = x.shape
-        weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        y, mean, rstd = torch.native_group_norm(x, weight, bias, batch, channels, height * width, groups, eps)
+        whole = x.float() if _slow_in_half(x, weight, groups) else x
+        weight, bias = weight.to(whole.dtype), bias.to(whole.dtype)
+        y, mean, rstd = torch.native_group_norm(whole, weight, bias, batch, channels, height * width, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
-        return y
+        return y.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy,) = grads
         x, weight, mean, rstd = ctx.saved_tensors
-        share = x.shape[1] // mean.shape[1]
-        mean, rstd = (each.float().repeat_interleave(share, 1) for each in (mean, rstd))  # (B, C)
-        dyx, dy_sum = ((dy * x).sum((2, 3), dtype=torch.float32), dy.sum((2, 3), dtype=torch.float32))
-        weight = weight.float()
-        inner, total = (_group_mean(each * weight, share, x) for each in (dyx, dy_sum))
+        grouped = (*mean.shape, -1)  # (B, G, channels a group)
+        mean, rstd = mean.float()[:, :, None], rstd.float()[:, :, None]
+        dyx = (dy * x).sum((2, 3), dtype=torch.float32).view(grouped)
+        dy_sum = dy.sum((2, 3), dtype=torch.float32).view(grouped)
+        weight = weight.float().view(1, mean.shape[1], -1)
+        count = dyx.shape[2] * x.shape[2] * x.shape[3]
+        inner, total = ((each * weight).sum(2, keepdim=True) / count for each in (dyx, dy_sum))
         slope = (total * mean - inner) * rstd**3
         offset = -slope * mean - total * rstd
-        spread = (each.to(x.dtype)[:, :, None, None] for each in (offset, slope, rstd * weight))
+        spread = (_spread(each, dyx, x) for each in (offset, slope, rstd * weight))
         dx = torch.addcmul(torch.addcmul(next(spread), x, next(spread)), dy, next(spread))
-        return dx, ((dyx - mean * dy_sum) * rstd).sum(0), dy_sum.sum(0), None, None
+        if not ctx.needs_input_grad[1]:
+            return dx, None, None, None, None
+        return dx, ((dyx - mean * dy_sum) * rstd).sum(0).flatten(), dy_sum.sum(0).flatten(), None, None
 
 
-def _group_mean(x: Tensor, share: int, like: Tensor) -> Tensor:
-    """Sums per channel (B, C) as their group's mean over channels and pixels, repeated to (B, C)."""
-    grouped = x.unflatten(1, (-1, share)).sum(2) / (share * like.shape[2] * like.shape[3])
-    return grouped.repeat_interleave(share, 1)
+def _spread(values: Tensor, like: Tensor, x: Tensor) -> Tensor:
+    """Values of groups or of their channels as (B, C, 1, 1) in the format of x."""
+    return values.to(x.dtype).expand(like.shape).reshape(*x.shape[:2], 1, 1)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -57,6 +64,8 @@ class GroupNorm(nn.GroupNorm):
         """(B, C, h, w) to the same shape."""
         if self.training and _slow_in_torch(input):
             return _ChannelsLastGroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
+        if _slow_in_half(input, self.weight, self.num_groups):
+            return F.group_norm(input.float(), self.num_groups, self.weight, self.bias, self.eps).to(input.dtype)
         return super().forward(input)
 
 
@@ -72,3 +81,13 @@ def _slow_in_torch(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False
     return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _slow_in_half(x: Tensor, weight: Tensor, groups: int) -> bool:
+    """Channels-last maps of bfloat16, few channels a group and few pixels: torch's kernel is ten times slower there.
+
+    A norm that learns stays with it all the same: in float32 a resumed run's weights were not the same to the bit.
+    """
+    if weight.requires_grad or x.dtype != torch.bfloat16 or x.shape[1] >= NARROW * groups or x[0, 0].numel() >= SMALL:
+        return False
+    return _slow_in_torch(x) and not torch.jit.is_tracing()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from fromnoise.training.tuning.task import Learns
 
 OUTER = ("conv_in", "conv_out", "time_embedding", "add_embedding", "time_proj")
 """Where the U-Net's names begin that get no factors: what reads or writes latents, and what is about time."""
+
+ATTENTION = re.compile(r"\.attn\d\.to_(q|k|v|out\.0)$")
+"""How the U-Net's attention projections end: what most trainers give factors to, and nothing else."""
 
 NAME = "learning"
 
@@ -44,12 +48,21 @@ class Dropping(Lora):
 class Factors(nn.Module):
     """The factors that learn, by part and layer, and nothing else."""
 
-    def __init__(self, parts: Mapping[str, nn.Module], rank: int, alpha: float, dropout: float, seed: int) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, nn.Module],
+        rank: int,
+        alpha: float,
+        dropout: float,
+        seed: int,
+        *,
+        attention: bool = False,
+    ) -> None:
         super().__init__()
         self.named = nn.ParameterDict()
         self.loras: dict[str, dict[str, Dropping]] = {}
         for part, module in parts.items():
-            for name, layer in targets(part, module).items():
+            for name, layer in targets(part, module, attention=attention).items():
                 up, down = _first(layer, rank, f"{part}.{name}", seed)
                 key = f"{part}/{name}".replace(".", "/")  # a module's names may hold no dots
                 self.named[f"{key}/up"], self.named[f"{key}/down"] = up, down
@@ -61,9 +74,14 @@ class Factors(nn.Module):
         return Adapter(NAME, "lora", self.loras)
 
 
-def targets(part: str, module: nn.Module) -> dict[str, Layer]:
-    """The layers that get factors: a U-Net's blocks' linear and convolutional ones, a text encoder's linear ones."""
+def targets(part: str, module: nn.Module, *, attention: bool = False) -> dict[str, Layer]:
+    """The layers that get factors: a U-Net's blocks' linear and convolutional ones, a text encoder's linear ones.
+
+    With `attention` only the projections of the U-Net's attention.
+    """
     found = layers(module)
+    if part == "unet" and attention:
+        return {name: each for name, each in found.items() if ATTENTION.search(name)}
     if part == "unet":
         return {name: each for name, each in found.items() if not name.startswith(OUTER)}
     return {name: each for name, each in found.items() if ".layers." in name}
@@ -72,7 +90,7 @@ def targets(part: str, module: nn.Module) -> dict[str, Layer]:
 def learning_factors(pipeline: Pipeline, factors: Factors) -> Learns:
     """The factors acting beside the pipeline's layers."""
     modules = modules_of(pipeline)
-    adapted = Adapted(modules, [Use(factors.adapter())], fused=False)
+    adapted = Adapted(modules, [Use(factors.adapter())], learning=True)
     return Learns(factors, adapted.prompts(pipeline.prompts), adapted, text=len(factors.loras) > 1)
 
 

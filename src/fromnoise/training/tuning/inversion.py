@@ -33,8 +33,8 @@ class InversionRecipe(Tuning):
     init: str = ""
     vectors: int = 1
     style: bool = False
-    steps: int = 400
-    rate: float = 0.05
+    steps: int = 300
+    rate: float = 0.2
 
 
 class Vectors(nn.Module):
@@ -119,7 +119,7 @@ def _rows(table: Tensor, ids: Sequence[int], recipe: InversionRecipe) -> Tensor:
 
 def _learns(pipeline: Pipeline, vectors: Vectors, token: str) -> Learns:
     modules = {part: encoder.clip_text for part, encoder in _encoders(pipeline).items()}
-    adapted = Adapted(modules, embeddings=[vectors.embedding(token)], fused=False)
+    adapted = Adapted(modules, embeddings=[vectors.embedding(token)], learning=True)
     return Learns(vectors, adapted.prompts(pipeline.prompts), adapted, text=True)
 
 

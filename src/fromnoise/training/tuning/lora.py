@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Lora
 from fromnoise.runtime.errors import UsageError
 from fromnoise.training.tuning.factors import Factors, learning_factors, modules_of, write_factors
+from fromnoise.training.tuning.keeping import Keeping, joined, keeping
 from fromnoise.training.tuning.pictures import Captioned, read_captioned, require_captions
 from fromnoise.training.tuning.running import How, Outcome, Result, begin, opened, tune
 from fromnoise.training.tuning.samples import Pool, parted, quiet
-from fromnoise.training.tuning.task import Tuning
+from fromnoise.training.tuning.task import Noisy, Tuning, TuningTask
 from fromnoise.training.tuning.words import spread, worded
 
 
 @dataclass(frozen=True)
 class Ranked(Tuning):
-    """Settings of factors: `alpha` 0 is the rank, so that they act as they are; `layout` is "kohya" or "peft"."""
+    """Settings of factors: `alpha` 0 is the rank, so that they act as they are; `layout` is "kohya" or "peft".
+
+    `attention` leaves all of the U-Net but attention's projections as it is.
+    """
 
     rank: int = 8
     alpha: float = 0.0
     dropout: float = 0.0
     text_encoder: bool = False
+    attention: bool = False
     layout: str = "kohya"
 
 
@@ -33,12 +39,17 @@ class Ranked(Tuning):
 class LoraRecipe(Ranked):
     """Settings of a run.
 
-    `caption` is every picture's; `token` stands in short templates; with neither the pictures bring captions.
+    `caption` is every picture's; `token` stands in short templates; with neither the pictures bring captions. In each
+    step as many states of `keep` drawings of the base model's own count `keep_weight` times as much as the pictures.
     """
 
     caption: str = ""
     token: str = ""
     style: bool = False
+    keep: int = 48
+    keep_weight: float = 1.0
+    steps: int = 300
+    empty: float = 0.2
 
 
 def train(
@@ -57,7 +68,9 @@ def train(
     pipeline = opened(recipe)
     factors = new_factors(pipeline, recipe)
     begin(run, recipe, resume=how.get("resume", False))
-    learnt, held = parted(pipeline, found, texts, flip=recipe.flip, told=how.get("told", quiet))
+    told = how.get("told", quiet)
+    learnt, held = parted(pipeline, found, texts, flip=recipe.flip, told=told)
+    kept = keeping(pipeline, run / "kept", recipe, recipe.keep, recipe.keep_weight, told)
     return tune(
         run,
         pipeline,
@@ -68,15 +81,32 @@ def train(
         prompts_for(texts, recipe),
         recipe,
         output,
+        kind=partial(KeepingTask, keeping=kept),
         **how,
     )
+
+
+class KeepingTask(TuningTask):
+    """Learns from the pictures, and as much from what the base model says to its own drawings."""
+
+    def __init__(self, *parts: Any, keeping: Keeping | None) -> None:
+        super().__init__(*parts)
+        self.keeping = keeping
+
+    def batch(self, step: int) -> Noisy:
+        """The pictures of a step, and as many states to keep."""
+        made = super().batch(step)
+        if self.keeping is None:
+            return made
+        return joined(made, self.keeping.batch(self.recipe.seed, step, self.recipe.batch, self.processes))
 
 
 def new_factors(pipeline: Pipeline, recipe: Ranked) -> Factors:
     """Fresh factors for the U-Net, and for the text encoders where the recipe says so."""
     parts = modules_of(pipeline)
     chosen = parts if recipe.text_encoder else {"unet": parts["unet"]}
-    return Factors(chosen, recipe.rank, recipe.alpha or recipe.rank, recipe.dropout, recipe.seed)
+    strength = recipe.alpha or recipe.rank
+    return Factors(chosen, recipe.rank, strength, recipe.dropout, recipe.seed, attention=recipe.attention)
 
 
 def outcome_of(factors: Factors, pipeline: Pipeline, layout: str) -> Outcome:

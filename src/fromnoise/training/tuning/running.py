@@ -106,7 +106,7 @@ def tune(
     output: Path,
     *,
     decay: float = 0.01,
-    kind: type[TuningTask] = TuningTask,
+    kind: Callable[..., TuningTask] = TuningTask,
     **how: Unpack[How],
 ) -> Result:
     """Learn, stop at the end or when nothing gets better, and write the best weights to `output`."""

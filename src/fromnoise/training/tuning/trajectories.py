@@ -70,16 +70,21 @@ def read_prompts(sources: Sequence[Path], pipeline: Pipeline, count: int, seed: 
     return [found[order[index % len(found)]] for index in range(count)]
 
 
-def known_prompts(pipeline: Pipeline, count: int, seed: int) -> list[str]:
-    """Concepts that the model was trained on, most of them in one of its styles: "an apple, noto style"."""
-    known = None if pipeline.path is None or not pipeline.path.is_dir() else KnownConcepts.read(pipeline.path)
+def knows(pipeline: Pipeline) -> KnownConcepts | None:
+    """What the model's folder says that it knows; None where it says nothing."""
+    return None if pipeline.path is None or not pipeline.path.is_dir() else KnownConcepts.read(pipeline.path)
+
+
+def known_prompts(pipeline: Pipeline, count: int, seed: int, plain: int = PLAIN) -> list[str]:
+    """Concepts that the model was trained on, all but one of `plain` in one of its styles: "an apple, noto style"."""
+    known = knows(pipeline)
     if known is None:
         raise UsageError("give prompts: a .txt file with one on each line, or a folder of captioned pictures")
     own = generator("known prompts", seed)
     labels = [known.labels[int(each)] for each in torch.randint(len(known.labels), (count,), generator=own)]
     styles = torch.randint(max(len(known.styles), 1), (count,), generator=own).tolist()
     return [
-        f"{with_article(label)}, {known.styles[style]} style" if known.styles and index % PLAIN else with_article(label)
+        f"{with_article(label)}, {known.styles[style]} style" if known.styles and index % plain else with_article(label)
         for index, (label, style) in enumerate(zip(labels, styles, strict=True))
     ]
 
