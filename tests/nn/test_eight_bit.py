@@ -116,7 +116,7 @@ def test_a_residual_block_and_a_feed_forward_in_8_bits(
     block, forward = ResnetBlock(32, 64, 8, 1e-5, 16).to(dtype), FeedForward(32).to(dtype)
     x, time, tokens = (torch.randn(each).to(dtype) for each in ((2, 32, 9, 7), (2, 16), (2, 50, 32)))
     with torch.no_grad():
-        exact = block(x, time), forward(tokens)
+        exact, last = (block(x, time), forward(tokens)), forward.net[2]
         for module, *given in ((block, x, time), (forward, tokens)):
             for name in ("conv1", "conv2") if module is block else ("net.0.proj", "net.2"):
                 seen: list[Tensor] = []
@@ -125,7 +125,9 @@ def test_a_residual_block_and_a_feed_forward_in_8_bits(
                 module(*given)
                 hook.remove()
                 module.set_submodule(name, put(layer, seen[0]))
-        for one, other in zip((block(x, time), forward(tokens)), exact, strict=True):
+        half = FeedForward(32).to(dtype)
+        half.net[0].proj, half.net[2] = forward.net[0].proj, last
+        for one, other in zip((block(x, time), forward(tokens), half(tokens)), (*exact, exact[1]), strict=True):
             assert one.dtype == dtype
             assert 1e-4 * other.norm() < (one.float() - other.float()).norm() < 0.03 * other.norm()
 
@@ -153,6 +155,8 @@ def test_the_kernels_round_as_torch_does(
     with torch.no_grad():
         maps = steps.of_map(x, pad), steps.of_map(x.float(), pad)
         normalised = steps.of_normalised(norm, x, shift, pad), steps.of_normalised(norm, x.float(), shift, pad)
+        plain = quantising.gated(gated).float(), quantising.gated(gated.float())
+        assert (plain[0] - plain[1]).abs().max() <= 0.004 * plain[1].abs().max()
         gates = steps.of_gated(gated), steps.of_gated(gated.float())
         tokens = steps.of(x.permute(0, 2, 3, 1)), steps.of(x.permute(0, 2, 3, 1).float())
     for one, other in (maps, normalised, gates, tokens):

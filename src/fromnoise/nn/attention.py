@@ -14,6 +14,7 @@ from fromnoise.nn import tiles
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.eight_bit import EightBitLinear
 from fromnoise.nn.norm import GroupNorm
+from fromnoise.nn.quantising import gated
 from fromnoise.nn.token_merging import Merging, merging
 
 ROWS = 512
@@ -142,20 +143,22 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, C) to (B, N, C)."""
-        opens, closes = self.net[0].proj, self.net[2]
-        if not isinstance(opens, EightBitLinear) or not isinstance(closes, EightBitLinear):
-            return self.net(x)
-        taken = opens.takes_numbers(x) and closes.takes_numbers(x)
-        return _in_numbers(opens, closes, x) if taken else self.net(x)
+        opens = self.net[0].proj
+        if isinstance(opens, EightBitLinear) and opens.takes_numbers(x):
+            return _in_numbers(opens, self.net[2], x)
+        return self.net(x)
 
 
-def _in_numbers(opens: EightBitLinear, closes: EightBitLinear, x: Tensor) -> Tensor:
-    """The feed-forward of packed 8-bit layers, `TOKENS` at a time, rounded to 8 bits on the way."""
-    assert opens.steps is not None and closes.steps is not None
+def _in_numbers(opens: EightBitLinear, closes: nn.Module, x: Tensor) -> Tensor:
+    """The feed-forward whose first layer is in 8 bits, and perhaps its last, `TOKENS` at a time."""
+    assert opens.steps is not None
     made = torch.empty_like(x, memory_format=torch.contiguous_format)
     for some, into in zip(x.flatten(0, -2).split(TOKENS), made.flatten(0, -2).split(TOKENS), strict=True):
         opened = opens.of_numbers(opens.steps.of(some), x.dtype)
-        into.copy_(closes.of_numbers(closes.steps.of_gated(opened), x.dtype))
+        if isinstance(closes, EightBitLinear) and closes.steps is not None and closes.takes_numbers(x):
+            into.copy_(closes.of_numbers(closes.steps.of_gated(opened), x.dtype))
+        else:
+            into.copy_(closes(gated(opened)))
     return made
 
 

@@ -33,6 +33,7 @@ POINTER, COUNT, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 ARGUMENTS: Mapping[str, list[Any]] = {
     "normalising": [*[POINTER] * 6, *[COUNT] * 4, NUMBER],
     "quantise": [*[POINTER] * 5, *[COUNT] * 6, NUMBER],
+    "gate": [*[POINTER] * 2, *[COUNT] * 2],
     "quantise_gated": [*[POINTER] * 3, *[COUNT] * 2, NUMBER],
 }
 """What the compiled functions take, by name without `fromnoise_`."""
@@ -102,6 +103,18 @@ class Steps:
         sizes = batch, height, width, channels, pad, int(line is not None)
         kernels.fromnoise_quantise(x.data_ptr(), *lines, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
         return made.permute(0, 3, 1, 2)
+
+
+def gated(x: Tensor) -> Tensor:
+    """The first half of the channels times GELU of the second: (..., 2 C) to (..., C)."""
+    kernels = _kernels() if x.dtype == torch.bfloat16 else None
+    if kernels is None:
+        value, gate = x.chunk(2, dim=-1)
+        return value * F.gelu(gate)
+    x, channels = x.contiguous(), x.shape[-1] // 2
+    made = torch.empty(*x.shape[:-1], channels, dtype=x.dtype)
+    kernels.fromnoise_gate(x.data_ptr(), made.data_ptr(), made.numel() // channels, channels)
+    return made
 
 
 def _rounded(x: Tensor, steps: Steps) -> Tensor:

@@ -57,6 +57,14 @@ void store(uint8_t* to, __mmask16 mask, __m512 value) {
     _mm_mask_storeu_epi8(to, mask, _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(in_range)));
 }
 
+// The nearest bfloat16, the even one of two; a NaN stays one.
+void narrow(uint16_t* to, __mmask16 mask, __m512 value) {
+    __m512i bits = _mm512_castps_si512(value), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+    _mm256_mask_storeu_epi16(to, mask, _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+}
+
 struct Sums {
     std::vector<float> sum, square;
     explicit Sums(int64_t channels) : sum(channels), square(channels) {}
@@ -161,7 +169,21 @@ extern "C" int fromnoise_quantise(const uint16_t* x, const float* slope, const f
     return 0;
 }
 
-// The same of value * gelu(gate), which lie side by side: x (rows, 2 * channels) to (rows, channels).
+// value * gelu(gate), which lie side by side, unrounded: x (rows, 2 * channels) to (rows, channels).
+extern "C" int fromnoise_gate(const uint16_t* x, uint16_t* out, int64_t rows, int64_t channels) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const uint16_t* value = x + row * 2 * channels;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            __mmask16 mask = some(channels - c);
+            __m512 product = _mm512_mul_ps(widened(value + c, mask), gelu(widened(value + channels + c, mask)));
+            narrow(out + row * channels + c, mask, product);
+        }
+    }
+    return 0;
+}
+
+// The same in 8 bits of value * gelu(gate), which lie side by side: x (rows, 2 * channels) to (rows, channels).
 extern "C" int fromnoise_quantise_gated(const uint16_t* x, const float* scale, uint8_t* out, int64_t rows,
                                         int64_t channels, float zero) {
     __m512 origin = _mm512_set1_ps(zero);
