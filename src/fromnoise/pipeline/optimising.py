@@ -44,7 +44,7 @@ OTHERS = ("a lighthouse on a cliff", "a cat")
 STEPS = 4
 """Steps of each of those drawings: noise levels from the first to the last."""
 
-ROWS = 64
+ROWS = 128
 """Inputs kept of each call of a layer: pixels or tokens with all their channels."""
 
 ERROR = 0.03
