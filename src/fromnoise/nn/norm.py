@@ -65,7 +65,8 @@ class GroupNorm(nn.GroupNorm):
         if self.training and _slow_in_torch(input):
             return _ChannelsLastGroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
         if _slow_in_half(input, self.weight, self.num_groups):
-            return F.group_norm(input.float(), self.num_groups, self.weight, self.bias, self.eps).to(input.dtype)
+            weight, bias = self.weight.float(), self.bias.float()
+            return F.group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
         return super().forward(input)
 
 
