@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,8 +34,8 @@ ONE, NONE = 1.0, 0
 class EightBit(nn.Module):
     """What 8-bit layers share; a layer computes in int8 once it is packed, and with its weights' values before."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
     weight_scale: Tensor
     input_scale: Tensor
     input_zero: Tensor
@@ -43,11 +44,11 @@ class EightBit(nn.Module):
     def hold(self) -> None:
         """Make room for 8-bit weights, their scales (O,) and (I,), and the inputs' zero (1,)."""
         outputs, inputs = self.weight.shape[:2]
-        like = {"device": self.weight.device}
-        self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, **like), requires_grad=False)
-        self.register_buffer("weight_scale", torch.empty(outputs, **like))
-        self.register_buffer("input_scale", torch.empty(inputs, **like))
-        self.register_buffer("input_zero", torch.empty(1, dtype=torch.uint8, **like))
+        device = self.weight.device
+        self.weight = nn.Parameter(torch.empty(self.weight.shape, dtype=torch.int8, device=device), requires_grad=False)
+        self.register_buffer("weight_scale", torch.empty(outputs, device=device))
+        self.register_buffer("input_scale", torch.empty(inputs, device=device))
+        self.register_buffer("input_zero", torch.empty(1, dtype=torch.uint8, device=device))
 
     def values(self) -> Tensor:
         """The weight as float32."""
@@ -105,9 +106,9 @@ class EightBitConv2d(EightBit, Conv2d):
         assert self.steps is not None
         return self._summed(self.steps.of_map(input, self.padding[0]), plus, input.dtype)  # type: ignore[arg-type]
 
-    def ready(self, norm: GroupNorm, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    def ready(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
         """SiLU of a map normalised after (B, C) was added to it, as the convolution takes it: here in 8 bits."""
-        if not self.takes_numbers(x) or self.steps is None:
+        if not self.takes_numbers(x) or self.steps is None or not isinstance(norm, GroupNorm):
             return super().ready(norm, x, shift)
         return self.steps.of_normalised(norm, x, shift, int(self.padding[0]))
 
@@ -200,7 +201,7 @@ def plain_layers(module: nn.Module, dtype: torch.dtype) -> None:
             continue
         with torch.device("meta"):
             if isinstance(layer, EightBitLinear):
-                plain: nn.Module = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+                plain: Any = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
             else:
                 assert isinstance(layer, EightBitConv2d)
                 place = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups

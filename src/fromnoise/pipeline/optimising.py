@@ -130,7 +130,7 @@ class Optimising:
 
     def __init__(self, pipe: Pipeline, checkpoint: Checkpoint, size: tuple[int, int] | None) -> None:
         self.pipe, self.checkpoint, self.size = pipe, checkpoint, size
-        self.exact = {name: each for name, each in pipe.unet.named_modules() if _may_go(name, each)}
+        self.exact: dict[str, Any] = {name: each for name, each in pipe.unet.named_modules() if _may_go(name, each)}
         self.seen = {name: Seen() for name in self.exact}
         self.made: dict[str, EightBitConv2d | EightBitLinear] = {}
         self.biases: dict[str, Tensor] = {}
