@@ -136,8 +136,8 @@ class _Aside(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # pyright: ignore[reportIncompatibleMethodOverride]
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, inner, down, up = ctx.saved_tensors
         slope = ctx.frozen.arranged(slopes[0])
         by_inner = torch.empty_like(inner)
@@ -159,8 +159,8 @@ class _Alone(torch.autograd.Function):
         return frozen.out(x)
 
     @staticmethod
-    @once_differentiable  # pyright: ignore[reportIncompatibleMethodOverride]
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,) = ctx.saved_tensors
         return ctx.frozen.back(ctx.frozen.arranged(slopes[0]), x), None
 

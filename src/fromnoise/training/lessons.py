@@ -135,12 +135,13 @@ def closeness(vectors: Tensor, concepts: Tensor) -> Tensor:
     return torch.cat([(part.float() @ concepts.T).amax(1) for part in vectors.split(8192)])
 
 
-def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[Sequence[str]]:
+def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[list[str]]:
     """By concept (K, C), the `AROUND` single words of the texts (N, C) that are nearest to it, the nearest first."""
     rows = [row for row, text in enumerate(texts) if " " not in text]
     near = (concepts @ vectors[rows].float().T).topk(min(AROUND, len(rows)), 1)
-    pairs = zip(near.values.tolist(), near.indices.tolist(), strict=True)
-    return [[texts[rows[at]] for value, at in zip(*pair, strict=True) if value >= LEAST] for pair in pairs]
+    enough = (near.values >= LEAST).sum(1).tolist()
+    found = zip(near.indices.tolist(), enough, strict=True)
+    return [[texts[rows[int(at)]] for at in some[:count]] for some, count in found]
 
 
 def small_pictures(dataset: Dataset) -> Tensor:
