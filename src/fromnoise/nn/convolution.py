@@ -24,7 +24,7 @@ class Conv2d(nn.Conv2d):
 
     def ready(self, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
         """What it is given in a residual block: SiLU of a map normalised after `shift` (B, C) was added to it."""
-        return silu_of(norm, x if shift is None else x + shift[:, :, None, None])
+        return shifted_silu(norm, x, shift)
 
     def within(self, rows: Tensor, plus: Tensor | None = None) -> Tensor:
         """Packed: rows of a map (B, in, n + 2, w), the outer two for their neighbours only, to (B, out, n, w)."""
@@ -50,6 +50,18 @@ class Conv2d(nn.Conv2d):
         """Undo `pack`."""
         if self.weight.is_mkldnn:
             self.weight = nn.Parameter(dense(self.weight), requires_grad=False)
+
+
+def shifted_silu(norm: nn.Module, x: Tensor, shift: Tensor | None) -> Tensor:
+    """SiLU of a map (B, C, h, w) normalised after `shift` (B, C) was added to it."""
+    return silu_of(norm, x if shift is None else x + shift[:, :, None, None])
+
+
+def ready(convolution: nn.Module, norm: nn.Module, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """`Conv2d.ready`, also where another library's layer has been wrapped around the convolution, as peft does."""
+    if isinstance(convolution, Conv2d):
+        return convolution.ready(norm, x, shift)
+    return shifted_silu(norm, x, shift)
 
 
 def laid_out(weight: Tensor, like: nn.Conv2d) -> Tensor:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.nn import bands
-from fromnoise.nn.convolution import Conv2d
+from fromnoise.nn.convolution import Conv2d, ready
 from fromnoise.nn.norm import GroupNorm
 
 
@@ -34,9 +34,9 @@ class ResnetBlock(nn.Module):
         """(B, in, h, w) and an embedded time (B, time_channels) to (B, out, h, w)."""
         if bands.pay(x, self.norm1, self.conv1, self.norm2, self.conv2):
             return self._in_bands(x, time)
-        hidden = self.conv1(self.conv1.ready(self.norm1, x))
+        hidden = self.conv1(ready(self.conv1, self.norm1, x))
         shift = None if time is None else self.time_emb_proj(F.silu(time))
-        hidden = self.conv2.ready(self.norm2, hidden, shift)  # what it was is not kept while the shortcut is made
+        hidden = ready(self.conv2, self.norm2, hidden, shift)  # what it was is not kept while the shortcut is made
         return self.conv2(hidden, plus=self.conv_shortcut(x) if self._changes_width else x)
 
     def _in_bands(self, x: Tensor, time: Tensor | None) -> Tensor:
