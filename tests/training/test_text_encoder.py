@@ -258,6 +258,7 @@ def test_texts_near_a_concept_are_drawn_to_its_captions(task: TextEncoderTask, s
     own = torch.eye(len(anchor.means))
     assert float(anchor.distance(anchor.means, own)) == pytest.approx(0, abs=1e-6)
     assert float(anchor.distance(anchor.means.roll(1, 0), own)) > 0.5
+    assert float(anchor.distance(anchor.means[:0], own[:0])) == 0
     plain = TextEncoderTask(task.model, task.lessons, task.recipe)
     assert task.loss(task.predict(batch), batch) > plain.loss(plain.predict(batch), batch)
 

@@ -32,6 +32,8 @@ class Anchor:
 
     def distance(self, padding: Tensor, concepts: Tensor) -> Tensor:
         """How far mean padding states (B, C) are from what concepts of probabilities (B, K) have; relative."""
+        if not len(padding):
+            return padding.sum()  # nought: the mean of nothing would end the run
         return (padding - concepts @ self.means).square().mean() / self.means.var(0).mean()
 
 
