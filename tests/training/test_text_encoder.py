@@ -256,11 +256,16 @@ def test_texts_near_a_concept_are_drawn_to_its_captions(task: TextEncoderTask, s
     batch, anchor = task.batch(0), task.anchor
     assert anchor is not None
     own = torch.eye(len(anchor.means))
-    assert float(anchor.distance(anchor.means, own)) == pytest.approx(0, abs=1e-6)
-    assert float(anchor.distance(anchor.means.roll(1, 0), own)) > 0.5
-    assert float(anchor.distance(anchor.means[:0], own[:0])) == 0
+    there = float(anchor.vagueness(anchor.means, own))
+    between = float(anchor.vagueness((anchor.means + anchor.means.roll(1, 0)) / 2, own))
+    elsewhere = float(anchor.vagueness(anchor.means.roll(1, 0), own))
+    assert there < 0.5 < between < elsewhere
+    assert float(anchor.vagueness(anchor.means[:0], own[:0])) == 0
     plain = TextEncoderTask(task.model, task.lessons, task.recipe)
-    assert task.loss(task.predict(batch), batch) > plain.loss(plain.predict(batch), batch)
+    before = plain.loss(plain.predict(batch), batch)
+    assert task.loss(task.predict(batch), batch) > before + 0.1
+    batch.plain[:] = False
+    assert task.loss(task.predict(batch), batch).item() == pytest.approx(before.item(), abs=1e-4)
 
 
 def test_padding_states_are_those_behind_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from fromnoise.checkpoints.folder import read_tensors
 from fromnoise.pipeline import Pipeline, load
 from fromnoise.request import Lora, Request
 from fromnoise.runtime.errors import UsageError
+from fromnoise.text.conditioning import Conditioning
 from fromnoise.training.tuning import dreambooth, finetune, inversion, lora, running
 from fromnoise.training.tuning.samples import Pool, Sample
+from fromnoise.training.tuning.task import Words
 from tests.adapters.models import bits, same_bits
 from tests.training.killing import kill_when_saved
 
@@ -133,6 +136,29 @@ def test_resuming_equals_not_stopping(tmp_path: Path, pictures: Path, tiny_model
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["step"] == 4
     parts = train(name, pictures, tiny_model, tmp_path / "parts", resume=True)
     assert same(learnt(tmp_path / "whole"), learnt(tmp_path / "parts"))
+    assert same(read_tensors(whole), read_tensors(parts))
+
+
+def test_a_resumed_run_keeps_what_was_computed_before(
+    tmp_path: Path, pictures: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train("finetune", pictures, tiny_model, tmp_path / "whole")
+
+    def cut(done: int, *figures: float) -> None:
+        if done == 4:
+            raise _Power
+
+    trainer, kind, fields = TRAINERS["finetune"]
+    given = [pictures], tmp_path / "parts", recipe(kind, tiny_model, **fields), tmp_path / "p.safetensors"
+    with pytest.raises(_Power):
+        trainer(*given, show=cut)
+    exactly = Words._encode
+
+    def roughly(self: Words, captions: Sequence[str]) -> Conditioning:
+        return Conditioning(exactly(self, captions).words * 1.01)
+
+    monkeypatch.setattr(Words, "_encode", roughly)
+    parts = train("finetune", pictures, tiny_model, tmp_path / "parts", resume=True)
     assert same(read_tensors(whole), read_tensors(parts))
 
 

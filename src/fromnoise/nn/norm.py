@@ -20,7 +20,7 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         batch, channels, height, width = x.shape
-        whole = x.float() if _slow_in_half(x, weight, groups) else x
+        whole = x.float() if _slow_in_half(x, groups) else x
         weight, bias = weight.to(whole.dtype), bias.to(whole.dtype)
         y, mean, rstd = torch.native_group_norm(whole, weight, bias, batch, channels, height * width, groups, eps)
         ctx.save_for_backward(x, weight, mean, rstd)
@@ -64,7 +64,7 @@ class GroupNorm(nn.GroupNorm):
         """(B, C, h, w) to the same shape."""
         if self.training and _slow_in_torch(input):
             return _ChannelsLastGroupNorm.apply(input, self.weight, self.bias, self.num_groups, self.eps)
-        if _slow_in_half(input, self.weight, self.num_groups):
+        if _slow_in_half(input, self.num_groups):
             weight, bias = self.weight.float(), self.bias.float()
             return F.group_norm(input.float(), self.num_groups, weight, bias, self.eps).to(input.dtype)
         return super().forward(input)
@@ -84,11 +84,8 @@ def _slow_in_torch(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last)
 
 
-def _slow_in_half(x: Tensor, weight: Tensor, groups: int) -> bool:
-    """Channels-last maps of bfloat16, few channels a group and few pixels: torch's kernel is ten times slower there.
-
-    A norm that learns stays with it all the same: in float32 a resumed run's weights were not the same to the bit.
-    """
-    if weight.requires_grad or x.dtype != torch.bfloat16 or x.shape[1] >= NARROW * groups or x[0, 0].numel() >= SMALL:
+def _slow_in_half(x: Tensor, groups: int) -> bool:
+    """Channels-last maps of bfloat16, few channels a group and few pixels: torch's kernel is ten times slower there."""
+    if x.dtype != torch.bfloat16 or x.shape[1] >= NARROW * groups or x[0, 0].numel() >= SMALL:
         return False
     return _slow_in_torch(x) and not torch.jit.is_tracing()

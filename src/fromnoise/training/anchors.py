@@ -13,6 +13,9 @@ from torch import Tensor
 
 from fromnoise.models.clip_text import ClipText
 
+SHARPNESS = 0.2
+"""The squared distance that makes a concept count e times less; the nearest other is 0.6 away, a random one 2."""
+
 
 @dataclass(frozen=True)
 class Anchor:
@@ -30,11 +33,23 @@ class Anchor:
         """How far states (B, M, C) are from those before, squared, relative to how captions differ from each other."""
         return (states - before).square().mean() / before.var(0).mean()
 
-    def distance(self, padding: Tensor, concepts: Tensor) -> Tensor:
-        """How far mean padding states (B, C) are from what concepts of probabilities (B, K) have; relative."""
+    def distances(self, padding: Tensor) -> Tensor:
+        """How far mean padding states (B, C) are from each concept's, (B, K), squared; relative as `drift` is."""
+        squared = (
+            padding.square().sum(1, keepdim=True) + self.means.square().sum(1) - 2 * padding @ self.means.T
+        ).clamp(0)
+        return squared / self.means.var(0).sum()
+
+    def vagueness(self, padding: Tensor, meant: Tensor) -> Tensor:
+        """Cross-entropy of whose padding states (B, C) are near from what is meant (B, K), and how near the nearest is.
+
+        Halfway between two concepts, where the mean of what they say lies, a denoiser draws neither.
+        """
         if not len(padding):
             return padding.sum()  # nought: the mean of nothing would end the run
-        return (padding - concepts @ self.means).square().mean() / self.means.var(0).mean()
+        apart = self.distances(padding)
+        chosen = (-apart / SHARPNESS).log_softmax(1)
+        return -(meant * chosen).sum(1).mean() + apart.amin(1).mean()
 
 
 def padding_means(states: Tensor, tokens: Tensor, end: int) -> Tensor:

@@ -44,7 +44,7 @@ class Texts:
 class Lessons:
     """Texts as token ids (N, M) and vectors (N, 384); by training picture its captions' rows; the other rows.
 
-    `pictures` is (P, 3, 32, 32) uint8, `concepts` (K, 384).
+    `pictures` is (P, 3, 32, 32) uint8, `concepts` (K, 384), `plain` (N,) whether a text names no style.
     """
 
     tokens: Tensor
@@ -53,6 +53,7 @@ class Lessons:
     others: tuple[int, ...]
     pictures: Tensor
     concepts: Tensor
+    plain: Tensor
 
 
 def choose_texts(
@@ -97,6 +98,7 @@ def prepare(dataset: Dataset, texts: Texts, tokenizer: Tokenizer, stride: int) -
         others=tuple(range(texts.captions, len(texts.texts))),
         pictures=small_pictures(dataset),
         concepts=texts.concepts,
+        plain=torch.tensor([is_plain(text) for text in texts.texts]),
     )
 
 

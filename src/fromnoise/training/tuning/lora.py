@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
+
+from torch import Tensor
 
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Lora
@@ -99,6 +101,12 @@ class KeepingTask(TuningTask):
         if self.keeping is None:
             return made
         return joined(made, self.keeping.batch(self.recipe.seed, step, self.recipe.batch, self.processes))
+
+    def made(self) -> Iterator[Tensor]:
+        """The base model's answers too."""
+        yield from super().made()
+        if self.keeping is not None:
+            yield self.keeping.answers
 
 
 def new_factors(pipeline: Pipeline, recipe: Ranked) -> Factors:

@@ -22,6 +22,7 @@ from fromnoise.training.processes import launched
 from fromnoise.training.recipe import recipe_lines
 from fromnoise.training.record import Record
 from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.tuning.made import Made
 from fromnoise.training.tuning.needs import Forecast, learning, require_memory
 from fromnoise.training.tuning.samples import HeldOut, Pool, Told
 from fromnoise.training.tuning.showing import SEED, Samples
@@ -130,7 +131,7 @@ def tune(
             resume=how.get("resume", False),
             optimizer=adamw(learns.module.parameters(), decay),
             minutes=recipe.minutes,
-            extra=[samples, watch, Forecast(task, samples, watch)],
+            extra=[Made(task), samples, watch, Forecast(task, samples, watch)],
             record=record,
             processes=processes,
         )

@@ -88,7 +88,7 @@ class Words:
 
     def __init__(self, prompts: PromptEncoder, learns: bool) -> None:
         self.prompts, self.learns = prompts, learns
-        self._made: dict[str, Conditioning] = {}
+        self.made: dict[str, Conditioning] = {}
 
     def __call__(self, captions: Sequence[str]) -> Conditioning:
         """One row for each caption, with gradients where the words learn."""
@@ -100,12 +100,12 @@ class Words:
 
     @torch.no_grad()
     def _kept(self, caption: str) -> Conditioning:
-        if caption in self._made:
-            return self._made[caption]
+        if caption in self.made:
+            return self.made[caption]
         with torch.autocast(self.prompts.encoders[0].device.type, enabled=False):
             made = self._encode([caption])
-        if len(self._made) < KEPT:
-            self._made[caption] = made
+        if len(self.made) < KEPT:
+            self.made[caption] = made
         return made
 
     def _encode(self, captions: Sequence[str]) -> Conditioning:
@@ -154,6 +154,10 @@ class TuningTask:
         ]
         latents, noise, times, captions, weights = zip(*rows, strict=True)
         return self.noisy(latents, noise, times, captions, weights)
+
+    def made(self) -> Iterator[Tensor]:
+        """What was computed once for all steps, in order."""
+        yield from (each.latents for pool in self.pools for each in pool.samples)
 
     def noisy(
         self,
