@@ -35,7 +35,7 @@ def _learns(q: Tensor, k: Tensor) -> bool:
     """Few bfloat16 tokens on a CPU that want a gradient: torch's plain kernel turns them into float32."""
     if q.dtype != torch.bfloat16 or q.device.type != "cpu" or max(q.shape[-2], k.shape[-2]) > 2 * ROWS:
         return False
-    return q.requires_grad and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return q.requires_grad and not torch.jit.is_tracing()
 
 
 def _learnt(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,25 @@
+"""Which networks the eager engine lays out for oneDNN, by size and number format alone: nothing is computed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fromnoise.engines.eager import SMALL, gains
+from fromnoise.nn.convolution import Conv2d
+from fromnoise.runtime.device import LARGE
+
+
+@pytest.mark.parametrize(
+    ("parameters", "dtype", "packed"),
+    [
+        (LARGE, torch.float32, True),
+        (LARGE // 2, torch.float32, False),
+        (SMALL, torch.bfloat16, True),
+        (SMALL // 2, torch.bfloat16, False),
+    ],
+)
+def test_packing_pays_from_fewer_parameters_in_bfloat16(parameters: int, dtype: torch.dtype, packed: bool) -> None:
+    layer = Conv2d(1000, parameters // 1000, 1, bias=False, device="meta", dtype=dtype).requires_grad_(False)
+    assert gains(layer) == packed
+    assert not gains(layer.requires_grad_())
