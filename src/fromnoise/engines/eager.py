@@ -16,7 +16,7 @@ from fromnoise.runtime.device import LARGE
 from fromnoise.runtime.memory import give_back
 
 SMALL = 10_000_000
-"""Parameters from which a network in bfloat16 is laid out: the embedded one takes 0.7 s for a picture instead of TODO."""
+"""Parameters from which a network in bfloat16 is laid out; the embedded one takes four fifths of the time then."""
 
 
 def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
