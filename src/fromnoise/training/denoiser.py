@@ -81,7 +81,7 @@ class DenoiserRecipe:
 
     `init` names a `unet` folder and continues from its weights; `decay_at` and `steps` end a run with a linear decay.
     `compile` runs the network through torch.compile, which needs a C++ compiler and a few minutes, and then trains a
-    fifth faster. A share `reworded` of the pictures is asked for in words that no caption holds.
+    third faster. A share `reworded` of the pictures is asked for in words that no caption holds.
     """
 
     text: str = str(EMBEDDED_MODEL)
