@@ -162,6 +162,14 @@ def test_a_resumed_run_keeps_what_was_computed_before(
     assert same(read_tensors(whole), read_tensors(parts))
 
 
+def test_a_run_is_not_resumed_with_other_pictures(tmp_path: Path, pictures: Path, tiny_model: Path) -> None:
+    train("finetune", pictures, tiny_model, tmp_path / "run")
+    Image.new("RGB", (20, 20), "white").save(pictures / "0.png")
+    (tmp_path / "run.safetensors").unlink()
+    with pytest.raises(UsageError, match="aren't those"):
+        train("finetune", pictures, tiny_model, tmp_path / "run", resume=True)
+
+
 def test_sigkill_loses_nothing_that_a_resume_needs(tmp_path: Path, pictures: Path, tiny_model: Path) -> None:
     steps = {"steps": 20, "minutes": 0.0001}
     whole = train("lora", pictures, tiny_model, tmp_path / "whole", **steps)

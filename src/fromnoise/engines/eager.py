@@ -56,10 +56,14 @@ def pack(network: nn.Module) -> None:
 def gains(network: nn.Module) -> bool:
     """True for what `lay_out` lays out: a large network on a CPU that has oneDNN, which does not learn."""
     weights = list(network.parameters())
-    least = SMALL if weights[0].dtype == torch.bfloat16 else LARGE
-    large = sum(each.numel() for each in weights) >= least
+    large = is_large(sum(each.numel() for each in weights), weights[0].dtype)
     large = large and torch.backends.mkldnn.is_available()
     return large and weights[0].device.type in ("cpu", "meta") and not any(each.requires_grad for each in weights)
+
+
+def is_large(parameters: int, dtype: torch.dtype) -> bool:
+    """True for a network that is faster packed, by its size and number format."""
+    return parameters >= (SMALL if dtype == torch.bfloat16 else LARGE)
 
 
 def unpack(network: nn.Module) -> None:

@@ -14,14 +14,14 @@ from torch import nn
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build, eight_bit_names
 from fromnoise.checkpoints.tokenizers import tokenizer_of
-from fromnoise.engines.eager import pack
+from fromnoise.engines.eager import is_large, pack
 from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
 from fromnoise.pipeline.turns import Turns
-from fromnoise.runtime.device import LARGE, pick_device, pick_dtype
+from fromnoise.runtime.device import pick_device, pick_dtype
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
@@ -85,7 +85,7 @@ def load(
         return module
 
     def built(part: Part) -> Any:
-        return waiting(part, form, turns, packed=size >= LARGE) if low_memory else loaded(part)
+        return waiting(part, form, turns, packed=is_large(size, form)) if low_memory else loaded(part)
 
     return Pipeline(
         prompts=_prompts(checkpoint, built),

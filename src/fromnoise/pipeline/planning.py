@@ -81,7 +81,7 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
     parts = [_bytes(each) for each in (pipe.unet, pipe.autoencoder, *_texts(pipe))]
     weights = largest(parts, pipe.turns) + sum(map(_bytes, pipe.controls.values()))
     resident, loaded = max(resident_bytes(), INTERPRETER + weights), peak_bytes()  # before measuring takes its own
-    measured = machine(pipe.dtype, _packs(pipe))
+    measured = machine(pipe.dtype, gains(pipe.unet))
     value = pipe.dtype.itemsize
     parts = tuple(
         Part(name, work, calls, seconds(measured, work, value), COPIES * value * work.values)
@@ -107,7 +107,7 @@ def kind_of_run(pipe: Pipeline, request: Request) -> str:
 def learn(pipe: Pipeline, request: Request, predicted: Forecast, taken: float) -> None:
     """Correct later predictions of such runs by what one really took, in seconds of this process's own work."""
     alone = predicted.seconds / predicted.learned
-    machine(pipe.dtype, _packs(pipe)).learn(kind_of_run(pipe, request), taken / alone)
+    machine(pipe.dtype, gains(pipe.unet)).learn(kind_of_run(pipe, request), taken / alone)
 
 
 def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]]:
@@ -174,11 +174,6 @@ def _decoding(pipe: Pipeline, size: tuple[int, int]) -> tuple[Work, int]:
 
 def _texts(pipe: Pipeline) -> Iterator[ClipText]:
     return (each.clip_text for each in pipe.prompts.encoders)
-
-
-def _packs(pipe: Pipeline) -> bool:
-    """True where the eager engine packs the networks, or has done."""
-    return gains(pipe.unet)
 
 
 def _bytes(module: nn.Module) -> float:

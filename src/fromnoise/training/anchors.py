@@ -14,7 +14,7 @@ from torch import Tensor
 from fromnoise.models.clip_text import ClipText
 
 SHARPNESS = 0.2
-"""The squared distance that makes a concept count e times less; the nearest other is 0.6 away, a random one 2."""
+"""The squared distance that makes a concept count e times less; the nearest other is 0.7 away, a random one 2."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,8 @@ class Anchor:
 
     def distances(self, padding: Tensor) -> Tensor:
         """How far mean padding states (B, C) are from each concept's, (B, K), squared; relative as `drift` is."""
-        squared = (
-            padding.square().sum(1, keepdim=True) + self.means.square().sum(1) - 2 * padding @ self.means.T
-        ).clamp(0)
-        return squared / self.means.var(0).sum()
+        lengths = padding.square().sum(1, keepdim=True) + self.means.square().sum(1)
+        return (lengths - 2 * padding @ self.means.T).clamp(0) / self.means.var(0).sum()
 
     def vagueness(self, padding: Tensor, meant: Tensor) -> Tensor:
         """Cross-entropy of whose padding states (B, C) are near from what is meant (B, K), and how near the nearest is.

@@ -169,33 +169,33 @@ extern "C" int fromnoise_quantise(const uint16_t* x, const float* slope, const f
     return 0;
 }
 
-// value * gelu(gate), which lie side by side, unrounded: x (rows, 2 * channels) to (rows, channels).
-extern "C" int fromnoise_gate(const uint16_t* x, uint16_t* out, int64_t rows, int64_t channels) {
+// value * gelu(gate), which lie side by side, x (rows, 2 * channels), given to write(place in (rows, channels), channel,
+// mask, product).
+template <typename Write>
+void gate(const uint16_t* x, int64_t rows, int64_t channels, Write write) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
         const uint16_t* value = x + row * 2 * channels;
         for (int64_t c = 0; c < channels; c += LANES) {
             __mmask16 mask = some(channels - c);
             __m512 product = _mm512_mul_ps(widened(value + c, mask), gelu(widened(value + channels + c, mask)));
-            narrow(out + row * channels + c, mask, product);
+            write(row * channels + c, c, mask, product);
         }
     }
+}
+
+// The gated product unrounded, (rows, channels).
+extern "C" int fromnoise_gate(const uint16_t* x, uint16_t* out, int64_t rows, int64_t channels) {
+    gate(x, rows, channels, [=](int64_t at, int64_t, __mmask16 mask, __m512 product) { narrow(out + at, mask, product); });
     return 0;
 }
 
-// The same in 8 bits of value * gelu(gate), which lie side by side: x (rows, 2 * channels) to (rows, channels).
+// The gated product in 8 bits, (rows, channels).
 extern "C" int fromnoise_quantise_gated(const uint16_t* x, const float* scale, uint8_t* out, int64_t rows,
                                         int64_t channels, float zero) {
     __m512 origin = _mm512_set1_ps(zero);
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; ++row) {
-        const uint16_t* value = x + row * 2 * channels;
-        for (int64_t c = 0; c < channels; c += LANES) {
-            __mmask16 mask = some(channels - c);
-            __m512 product = _mm512_mul_ps(widened(value + c, mask), gelu(widened(value + channels + c, mask)));
-            store(out + row * channels + c, mask,
-                  _mm512_fmadd_ps(product, _mm512_maskz_loadu_ps(mask, scale + c), origin));
-        }
-    }
+    gate(x, rows, channels, [=](int64_t at, int64_t c, __mmask16 mask, __m512 product) {
+        store(out + at, mask, _mm512_fmadd_ps(product, _mm512_maskz_loadu_ps(mask, scale + c), origin));
+    });
     return 0;
 }

@@ -7,7 +7,7 @@ few states of the teacher's own drawings and learns to reach the next of them in
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +112,10 @@ class DistillTask(TuningTask):
         """The noise levels of the states, (jumps + 1,), the last one 0."""
         recipe: DistillRecipe = self.recipe  # type: ignore[assignment]
         return self.pipeline.sigmas(teaching(self.pipeline, recipe).student()).float()
+
+    def made(self) -> Iterator[Tensor]:
+        """Nothing: the run's folder keeps the trajectories themselves."""
+        return iter(())
 
     def batch(self, step: int) -> Noisy:
         """Trajectories in shuffled epochs, each with a jump by chance."""
