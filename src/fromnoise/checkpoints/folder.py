@@ -20,6 +20,9 @@ from fromnoise.runtime.paths import atomic_write
 
 M = TypeVar("M", bound=nn.Module)
 
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""What diffusers calls the weights of a network of its own."""
+
 HARMLESS = ("position_ids",)
 """Endings of keys that old libraries saved and nobody needs."""
 
@@ -66,7 +69,7 @@ def save_module(
     module: nn.Module,
     class_name: str,
     *,
-    file: str = "diffusion_pytorch_model.safetensors",
+    file: str = DIFFUSERS_WEIGHTS,
     dtype: torch.dtype = torch.float16,
     weights: Mapping[str, Tensor] | None = None,
 ) -> None:

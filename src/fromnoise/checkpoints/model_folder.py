@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.checkpoints.checkpoint import CLASSES, Checkpoint, Part, class_of
-from fromnoise.checkpoints.folder import read_json, write_json
+from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, read_json, write_json
 from fromnoise.checkpoints.keymap import KeyMap
 from fromnoise.checkpoints.layouts import CLIP_FOLDER, FOLDER, VAE_FOLDER
 from fromnoise.checkpoints.recognise import family_of_folder, named_family, refuse_refiner, seen_in_config
@@ -114,7 +114,7 @@ def write_part(folder: Path, part: Part, *, keep_extra: bool = False, told: Told
     """Write one part: its config.json, and its weights under the name that its library looks for."""
     library, _ = CLASSES[part.class_name]
     write_json(folder / "config.json", part.config)
-    file = "model.safetensors" if library == "transformers" else "diffusion_pytorch_model.safetensors"
+    file = "model.safetensors" if library == "transformers" else DIFFUSERS_WEIGHTS
     tensors = {**part.tensors, **(part.extras if keep_extra else {})}
     write_stored(folder / file, tensors, {"format": "pt"}, told=told)
 

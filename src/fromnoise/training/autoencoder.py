@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.checkpoints import load_module, save_module
+from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS
 from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
 from fromnoise.runtime.device import channels_last
@@ -122,7 +123,7 @@ def new_autoencoder(recipe: AutoencoderRecipe) -> Autoencoder:
     """A fresh autoencoder, or the one that `init` names."""
     model = Autoencoder(CONFIG)
     if recipe.init:
-        load_module(model, Path(recipe.init) / "diffusion_pytorch_model.safetensors")
+        load_module(model, Path(recipe.init) / DIFFUSERS_WEIGHTS)
     model.encoder.requires_grad_(not recipe.freeze_encoder)
     model.quant_conv.requires_grad_(not recipe.freeze_encoder)
     return channels_last(model)

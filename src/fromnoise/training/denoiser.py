@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fromnoise.checkpoints.folder import load_module, read_json, save_module
+from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, load_module, read_json, save_module
 from fromnoise.checkpoints.model_folder import write_model_folder
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.data.captions import in_style
@@ -27,7 +27,7 @@ from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.callbacks import Averages, Every, LearningRate
 from fromnoise.training.learner import Learner
 from fromnoise.training.optimizers import muon
-from fromnoise.training.order import Draw, draws
+from fromnoise.training.order import Draw, draws, seed_after
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.retrieval import known_concepts, read_text_encoder
 from fromnoise.training.rewordings import rewordings
@@ -79,9 +79,14 @@ _SETS = {each.style: each for each in PICTURE_SETS}
 class DenoiserRecipe:
     """Settings of a run. `text` and `autoencoder` are the model (or run) folders whose parts are used.
 
-    `init` names a `unet` folder and continues from its weights; `decay_at` and `steps` end a run with a linear decay.
-    `compile` runs the network through torch.compile, which needs a C++ compiler and a few minutes, and then trains a
-    third faster. A share `reworded` of the pictures is asked for in words that no caption holds.
+    `init` names a `unet` folder and continues from its weights, on other noise than theirs; `decay_at` and `steps` end
+    a run with a linear decay. `compile` runs the network through torch.compile, which needs a C++ compiler and a few
+    minutes, and then trains a third faster. A share `reworded` of the pictures is asked for in words that no caption
+    holds.
+
+    Min-SNR's weights of errors (`gamma`) are raised to `power`: at 1 the noise levels at which a drawing's shapes are
+    decided hardly count; at 0.5 all timesteps have about the same share of the loss, as they have by the learnt weights
+    of Karras et al. 2024 ("EDM2"); at 0 answers count alike.
     """
 
     text: str = str(EMBEDDED_MODEL)
@@ -93,6 +98,7 @@ class DenoiserRecipe:
     warmup: int = 400
     decay_at: int | None = None
     gamma: float = 5.0
+    power: float = 0.5
     empty: float = 0.1
     reworded: float = 0.0
     averages: tuple[int, ...] = (400, 2000)
@@ -136,7 +142,7 @@ class DenoiserTask:
         parts = example(torch.stack(latents).float(), torch.stack(noise), sigma, "v_prediction", self.recipe.gamma)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             words = self.text.encode(list(captions))
-        return Captioned(parts, times, words)
+        return Captioned(parts._replace(weight=parts.weight**self.recipe.power), times, words)
 
     def sample(self, draw: Draw) -> tuple[Tensor, Tensor, str]:
         """One draw's latents, noise and caption."""
@@ -193,7 +199,7 @@ def latents_of(autoencoder: Autoencoder, dataset: Dataset, rows: list[int], cach
 def read_autoencoder(folder: Path) -> Autoencoder:
     """The autoencoder of a model folder or an autoencoder's run."""
     config = AutoencoderConfig.from_json(read_json(folder / "vae" / "config.json"))
-    module, _ = load_module(Autoencoder(config), folder / "vae" / "diffusion_pytorch_model.safetensors")
+    module, _ = load_module(Autoencoder(config), folder / "vae" / DIFFUSERS_WEIGHTS)
     return channels_last(module)
 
 
@@ -203,6 +209,8 @@ def train(
     """Train in the folder `run`, where `model-<length>` is a whole model of each average's weights as it goes."""
     recipe = read_recipe(DenoiserRecipe(), recipe_file)
     open_run(run, recipe)
+    if recipe.init:
+        recipe = replace(recipe, seed=seed_after(recipe.seed, Path(recipe.init) / DIFFUSERS_WEIGHTS))
     pictures, text = load_dataset(dataset), read_text_encoder(Path(recipe.text))
     text.clip_text.requires_grad_(False)
     rows = pictures.indices(split="train")
@@ -258,7 +266,7 @@ def new_unet(recipe: DenoiserRecipe) -> UNet:
     """A fresh network whose last layers start at zero, or the weights that `init` names."""
     model = UNet(CONFIG)
     if recipe.init:
-        load_module(model, Path(recipe.init) / "diffusion_pytorch_model.safetensors")
+        load_module(model, Path(recipe.init) / DIFFUSERS_WEIGHTS)
     else:
         start_silent(model)
     return channels_last(model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -42,3 +44,11 @@ def draws(seed: int, step: int, batch: int, count: int) -> list[Draw]:
     """The draws of a step: `batch` consecutive places in an endless row of shuffled epochs of `count` samples."""
     places = (divmod(index, count) for index in range(step * batch, (step + 1) * batch))
     return [Draw(seed, epoch, int(permutation(seed, epoch, count)[place]), place) for epoch, place in places]
+
+
+def seed_after(seed: int, weights: Path) -> int:
+    """The seed of a run that goes on from the weights in a file, so that it doesn't meet their run's noise again.
+
+    A denoiser remembers noise that it has seen with its picture, and learns little from it a second time (docs/log.md).
+    """
+    return seed + zlib.crc32(weights.read_bytes())

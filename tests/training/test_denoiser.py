@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from fromnoise.data import load_dataset
+from fromnoise.models.unet import UNet
+from fromnoise.text import TextEncoder
+from fromnoise.training.denoiser import CONFIG, Captioned, DenoiserRecipe, DenoiserTask
+from fromnoise.training.lessons import training_pictures
+from fromnoise.training.order import draws, seed_after
+from tests.small_dataset import write_dataset
+
+
+class Silent:
+    """A text encoder that says nothing."""
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        return torch.zeros(len(texts), 1, CONFIG.cross_attention_dim)
+
+
+def first_batch(folder: Path, power: float) -> Captioned:
+    pictures = training_pictures(load_dataset(folder))
+    with torch.device("meta"):
+        network = UNet(CONFIG)
+    latents = torch.zeros(len(pictures), 2, CONFIG.in_channels, 2, 2)
+    recipe = DenoiserRecipe(power=power, compile=False)
+    return DenoiserTask(network, cast(TextEncoder, Silent()), latents, pictures, recipe).batch(0)
+
+
+def test_power_evens_out_what_min_snr_weighs(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    whole, half, none = (first_batch(tmp_path, power) for power in (1.0, 0.5, 0.0))
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = torch.cumprod(1 - betas, 0)[whole.times]
+    snr = kept / (1 - kept)
+    assert torch.allclose(whole.example.weight.double(), snr.clamp(max=5) / (snr + 1), rtol=1e-4)
+    assert torch.allclose(half.example.weight.square(), whole.example.weight)
+    assert torch.equal(none.example.weight, torch.ones(len(whole.times)))
+
+
+def test_a_run_that_goes_on_meets_other_noise(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"some weights")
+    second.write_bytes(b"the weights that they became")
+    noise = [
+        torch.randn(8, generator=draws(seed, 0, 1, 1)[0].generator("denoiser"))
+        for seed in (0, seed_after(0, first), seed_after(0, second), seed_after(1, second))
+    ]
+    assert len({tuple(each.tolist()) for each in noise}) == 4
+    assert seed_after(0, first) == seed_after(0, first)
