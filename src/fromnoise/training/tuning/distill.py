@@ -52,9 +52,9 @@ class DistillRecipe(Ranked):
     gain: float = 1.3
     sampler: str = "euler"
     schedule: str = "trailing"
-    rank: int = 8
+    rank: int = 16
     batch: int = 16
-    steps: int = 1200
+    steps: int = 2000
     rate: float = 1e-3
     warmup: int = 20
     check_every: int = 50
