@@ -34,7 +34,7 @@ Captioned = Annotated[
 ]
 StyleFlag = Annotated[bool, typer.Option("--style", help="The pictures share a style, not a subject.")]
 RankFlag = Annotated[
-    int | None, typer.Option("--rank", metavar="N", min=1, help="Numbers a position in each layer.", show_default="the recipe's")
+    int | None, typer.Option("--rank", metavar="N", min=1, help="Numbers a position.", show_default="the recipe's")
 ]
 AlphaFlag = Annotated[
     float | None, typer.Option("--alpha", metavar="A", help="Strength; acts as A / rank.", show_default="the rank")
