@@ -9,8 +9,8 @@ from fromnoise.training.optimizers import Muon, muon, orthogonal
 
 
 def test_orthogonal_brings_every_singular_value_near_one() -> None:
-    matrix = torch.randn(24, 60, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(-2, 1, 60))
-    for each in (matrix, matrix.T):
+    matrix = torch.randn(3, 24, 60, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.logspace(-2, 1, 60))
+    for each in (matrix, matrix.mT):
         values = torch.linalg.svdvals(orthogonal(each))
         assert values.min() > 0.4
         assert values.max() < 1.4

@@ -72,6 +72,9 @@ SCHEDULER = {
 """`scheduler_config.json` of what is trained here: SD's own betas, v-prediction, every field stated."""
 
 
+STYLED = 2 / 3
+"""Share of the texts that name a style, as of the pictures' own captions."""
+
 _SETS = {each.style: each for each in PICTURE_SETS}
 
 
@@ -154,13 +157,13 @@ class DenoiserTask:
         return latents, torch.randn(latents.shape, generator=own), caption
 
     def caption(self, picture: Picture, chance: float, draw: Draw) -> str:
-        """One of the picture's captions, or another text for its concept, half of them in the picture's style."""
+        """One of the picture's captions, or another text for its concept, as many of them in the picture's style."""
         others = self.reworded.get(picture.concept, ())
         reworded, which, styled = torch.rand(3, generator=draw.generator("reworded")).tolist()
         if not others or reworded >= self.recipe.reworded:
             return picture.captions[int(chance * len(picture.captions))]
         said = others[int(which * len(others))]
-        return said if styled < 0.5 else in_style(said, _SETS[picture.style], 2 * styled - 1)
+        return said if styled >= STYLED else in_style(said, _SETS[picture.style], styled / STYLED)
 
     def predict(self, batch: Captioned) -> Tensor:
         """The network's v."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,19 +24,19 @@ def adamw(parameters: Iterable[nn.Parameter], decay: float = 0.01) -> torch.opti
     return torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, BETA2), fused=True)
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """The nearest matrix with orthonormal rows or columns, roughly (Jordan et al. 2024, "Muon"): (m, n) to (m, n).
+def orthogonal(matrices: Tensor) -> Tensor:
+    """The nearest matrices with orthonormal rows or columns, roughly (Jordan et al. 2024, "Muon"): (B, m, n) to the same.
 
     Newton-Schulz in bfloat16, whose errors the next step's update corrects.
     """
     a, b, c = QUINTIC
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).bfloat16()
-    x = x / (x.norm() + 1e-7)
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = (matrices if wide else matrices.mT).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x if wide else x.T).to(matrix.dtype)
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).to(matrices.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,21 +51,23 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Move every weight that has a gradient."""
+        """Move every weight that has a gradient, those of one shape together."""
         for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._move(weight, group["lr"], group["momentum"], group["weight_decay"])
+                    alike[weight.shape].append(weight)
+            for weights in alike.values():
+                self._move(weights, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _move(self, weight: nn.Parameter, rate: float, momentum: float, decay: float) -> None:
-        gradient = weight.grad
-        assert gradient is not None
-        state = self.state[weight]
-        average = state.setdefault("momentum", torch.zeros_like(weight))
-        average.lerp_(gradient, 1 - momentum)
-        looked_ahead = gradient.lerp(average, momentum).flatten(1)
-        update = orthogonal(looked_ahead).view(weight.shape)
-        weight.mul_(1 - rate * decay).add_(update, alpha=-0.2 * rate * max(looked_ahead.shape) ** 0.5)
+    def _move(self, weights: list[nn.Parameter], rate: float, momentum: float, decay: float) -> None:
+        gradients = [cast(Tensor, each.grad) for each in weights]
+        averages = [self.state[each].setdefault("momentum", torch.zeros_like(each)) for each in weights]
+        torch._foreach_lerp_(averages, gradients, 1 - momentum)
+        looked_ahead = torch.stack(torch._foreach_lerp(gradients, averages, momentum)).flatten(2)
+        updates = orthogonal(looked_ahead).view(-1, *weights[0].shape)
+        torch._foreach_mul_(weights, 1 - rate * decay)
+        torch._foreach_add_(weights, updates.unbind(), alpha=-0.2 * rate * max(looked_ahead.shape[1:]) ** 0.5)
 
 
 class Together:
