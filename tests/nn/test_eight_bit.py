@@ -23,7 +23,7 @@ needs_int8 = pytest.mark.skipif(not supported(), reason="needs a CPU with AVX512
 def put(layer: nn.Linear | nn.Conv2d, x: Tensor) -> EightBit:
     """The layer in 8 bits, fitted to inputs x and packed."""
     rows = x if isinstance(layer, nn.Linear) else x.permute(0, 2, 3, 1)
-    made = filled(layer, fitted(layer, layer.weight, layer.bias, rows.reshape(-1, rows.shape[-1])))
+    made = filled(layer, fitted(layer.weight, layer.bias, rows.reshape(-1, rows.shape[-1])))
     made.pack()
     return made
 
@@ -83,11 +83,41 @@ def test_a_linear_layer_is_exact_in_its_whole_numbers_and_comes_back_bit_for_bit
     assert type(plain[0]) is nn.Linear and torch.equal(plain[0].weight, made.values())
 
 
+@given(seed=st.integers(0, 1000), blocks=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_mixing_keeps_lengths_and_undoes_itself(seed: int, blocks: int) -> None:
+    x = torch.randn(3, 256 * blocks, generator=torch.Generator().manual_seed(seed))
+    made = quantising.mixed(x)
+    assert torch.allclose(made.norm(dim=1), x.norm(dim=1), rtol=1e-5)
+    assert torch.allclose(quantising.mixed(made), x, atol=1e-5)
+    one = quantising.mixed(torch.eye(256)[5])
+    assert torch.equal(one.abs().nonzero().flatten(), torch.arange(5, 256, 16)) and one.abs().max() == 0.25
+
+
+@needs_int8
+def test_mixed_inputs_lose_less_where_few_are_large() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(512, 40).requires_grad_(False), torch.randn(2000, 512) * F.gelu(torch.randn(2000, 512))
+    plain, mixing = (
+        filled(layer, fitted(layer.weight, layer.bias, x, mixes=mixes), mixes=mixes) for mixes in (False, True)
+    )
+    values = mixing.values()
+    assert (values - layer.weight).norm() < 0.02 * layer.weight.norm()
+    with torch.no_grad():
+        for made in (plain, mixing):
+            made.pack()
+        lost = [float((made(x) - layer(x)).norm() / layer(x).norm()) for made in (plain, mixing)]
+    assert lost[1] < 0.6 * lost[0]
+    whole_again = nn.Sequential(mixing)
+    plain_layers(whole_again, torch.float32)
+    assert torch.equal(whole_again[0].weight, values)
+
+
 def test_the_spread_of_the_inputs_moves_into_the_weights_where_it_pays() -> None:
     torch.manual_seed(0)
     layer, x = nn.Linear(32, 64).requires_grad_(False), torch.randn(500, 32)
     x[:, 3] *= 100  # one loud channel would take all the steps of a common scale
-    scale = fitted(layer, layer.weight, layer.bias, x)["input_scale"]
+    scale = fitted(layer.weight, layer.bias, x)["input_scale"]
     assert scale[3] > 4 * scale[:3].max()
 
 
@@ -97,7 +127,7 @@ def test_the_bias_makes_up_for_what_rounding_adds() -> None:
     layer, x = nn.Linear(16, 8).requires_grad_(False), torch.rand(4000, 16)
     with torch.no_grad():
         off = (put(layer, x)(x) - layer(x)).mean(0)
-        without = fitted(layer, layer.weight, layer.bias, x) | {"bias": layer.bias}
+        without = fitted(layer.weight, layer.bias, x) | {"bias": layer.bias}
         uncorrected = filled(layer, without)
         uncorrected.pack()
         assert off.abs().max() < 1e-5 < (uncorrected(x) - layer(x)).mean(0).abs().max()
@@ -137,7 +167,7 @@ def test_a_residual_block_and_a_feed_forward_in_8_bits(
 
 @pytest.mark.skipif(not quantising.available(), reason="needs AVX-512 and a C++ compiler")
 @given(
-    channels=st.sampled_from((8, 24, 40, 320)),
+    channels=st.sampled_from((8, 24, 40, 256, 320)),
     height=st.integers(1, 9),
     width=st.integers(1, 9),
     pad=st.integers(0, 2),
@@ -161,8 +191,11 @@ def test_the_kernels_round_as_torch_does(
         plain = quantising.gated(gated).float(), quantising.gated(gated.float())
         assert (plain[0] - plain[1]).abs().max() <= 0.004 * plain[1].abs().max()
         gates = steps.of_gated(gated), steps.of_gated(gated.float())
+        mixing = Steps(steps.scale, zero, quantising.mixable(channels))
+        mixed = mixing.of_gated(gated), mixing.of_gated(gated.float())
+        assert torch.equal(mixed[1], gates[1]) is not mixing.mixes
         tokens = steps.of(x.permute(0, 2, 3, 1)), steps.of(x.permute(0, 2, 3, 1).float())
-    for one, other in (maps, normalised, gates, tokens):
+    for one, other in (maps, normalised, gates, mixed, tokens):
         assert one.dtype == torch.uint8 and one.shape == other.shape
         assert (one.int() - other.int()).abs().max() <= 1
         assert (one != other).float().mean() < 0.02
@@ -189,7 +222,9 @@ def test_what_records_or_wraps_gets_the_weights_values() -> None:
 
 def test_names_of_no_layer_are_refused() -> None:
     with pytest.raises(KeyError):
-        replace_layers(nn.Sequential(nn.Linear(2, 2)), ["1"])
+        replace_layers(nn.Sequential(nn.Linear(2, 2)), {"1": False})
+    with pytest.raises(KeyError):
+        replace_layers(nn.Sequential(nn.Linear(128, 2)), {"0": True})
 
 
 @needs_int8

@@ -50,6 +50,7 @@ def test_writing_and_reading_changes_no_number(optimised: Path, tmp_path: Path) 
     tensors = load_file(optimised / WEIGHTS)
     layers = json.loads((optimised / "unet" / "config.json").read_text())["quantization_config"]["layers"]
     assert all(tensors[f"{each}.weight"].dtype == torch.int8 for each in layers)
+    assert {each for each in layers if layers[each] == "mixed"} == {each for each in layers if ".ff.net.2" in each}
     unet = fn.load(optimised, dtype="auto").unet
     state = unet.state_dict()
     assert all(torch.equal(state[key], tensors[key]) for key in tensors)
@@ -79,9 +80,11 @@ def test_a_damaged_file_is_refused(optimised: Path, tmp_path: Path) -> None:
         fn.load(changed(quantization_config=None))
     with pytest.raises(FromnoiseError, match="quantised by bitsandbytes are not supported"):
         fn.load(changed(quantization_config={"quant_method": "bitsandbytes"}))
-    unknown = {"quant_method": "fromnoise-int8", "layers": ["conv_9"]}
-    with pytest.raises(FromnoiseError, match="names conv_9, which is no layer"):
+    unknown = {"quant_method": "fromnoise-int8", "layers": {"conv_9": "plain"}}
+    with pytest.raises(FromnoiseError, match="names conv_9, which is no such layer"):
         fn.load(changed(quantization_config=unknown))
+    with pytest.raises(FromnoiseError, match="make the model anew"):
+        fn.load(changed(quantization_config=unknown | {"layers": {"conv_in": "folded"}}))
 
 
 def test_another_dtype_or_cpu_gets_the_weights_values(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,11 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = MappingProxyTy
 METHOD = "fromnoise-int8"
 """The only way of keeping them that is known; see nn/eight_bit.py."""
 
+PLAIN, MIXED = "plain", "mixed"
+"""A layer's inputs as they come, or mixed before they are rounded."""
+
+WAYS = (PLAIN, MIXED)
+
 
 FILLERS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
 """What layers draw their first values with; on the meta device it does nothing, yet loads a second of torch's code."""
@@ -63,31 +68,32 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     kind = class_of(config)
     if kind not in MODULES:
         raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
-    names = eight_bit_names(config)
+    eight_bit = eight_bit_names(config)
     with torch.device("meta"), Unfilled():
         module = MODULES[kind]({name: value for name, value in config.items() if name != QUANTISATION})
         try:
-            replace_layers(module, names)
+            replace_layers(module, eight_bit)
         except KeyError as error:
-            raise FromnoiseError(f"{QUANTISATION} names {error.args[0]}, which is no layer of a {kind}") from None
+            raise FromnoiseError(f"{QUANTISATION} names {error.args[0]}, which is no such layer of a {kind}") from None
     return module
 
 
-def eight_bit_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The layers that a part's config says are kept in 8 bits; FromnoiseError when it says it in a way unknown."""
+def eight_bit_names(config: Mapping[str, Any]) -> dict[str, bool]:
+    """The layers that a part's config says are kept in 8 bits, and whether their inputs are mixed before.
+
+    FromnoiseError when it says it in a way unknown.
+    """
     said = config.get(QUANTISATION)
     if said is None:
-        return ()
+        return {}
     match said:
-        case {"quant_method": method, "layers": [*names]} if method == METHOD and all(
-            isinstance(each, str) for each in names
-        ):
-            return tuple(names)
         case {"quant_method": str(method)} if method != METHOD:
             raise FromnoiseError(f"weights quantised by {method} are not supported; use the original model")
+        case {"quant_method": str(), "layers": {**ways}} if all(way in WAYS for way in ways.values()):
+            return {name: way == MIXED for name, way in ways.items()}
     raise FromnoiseError(f"{QUANTISATION} can't be read; make the model anew with fromnoise optimize")
 
 
-def quantisation(names: Sequence[str]) -> dict[str, Any]:
-    """What a config says of layers kept in 8 bits."""
-    return {"quant_method": METHOD, "layers": list(names)}
+def quantisation(mixing: Mapping[str, bool]) -> dict[str, Any]:
+    """What a config says of layers kept in 8 bits, by whether their inputs are mixed."""
+    return {"quant_method": METHOD, "layers": {name: MIXED if mixes else PLAIN for name, mixes in mixing.items()}}

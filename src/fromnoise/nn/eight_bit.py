@@ -3,12 +3,13 @@
 Shapes: O outputs, I inputs, k a kernel's side, (B, C, h, w) maps. A weight is kept as whole numbers q (O, I, ...) with
 weight = q * weight_scale[o] / input_scale[i]; an input x as round(x / input_scale[i]) + input_zero, from 0 to 255. So
 the sums are whole numbers, and what they miss is rounding only. `input_scale` differs from channel to channel, which
-moves the spread of the inputs into the weights (Xiao et al. 2023, "SmoothQuant", eq. 3).
+moves the spread of the inputs into the weights (Xiao et al. 2023, "SmoothQuant", eq. 3). A layer that `mixes` keeps
+its weight for inputs whose channels are mixed first (`quantising.mixed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch.overrides import has_torch_function
 
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.norm import GroupNorm
-from fromnoise.nn.quantising import Steps
+from fromnoise.nn.quantising import Steps, mixable, mixed
 
 EXACT = ("weight_scale", "input_scale")
 """Tensors that stay in float32 whatever the network's number format is."""
@@ -40,6 +41,7 @@ class EightBit(nn.Module):
     input_scale: Tensor
     input_zero: Tensor
     steps: Steps | None = None
+    mixes = False
 
     def hold(self) -> None:
         """Make room for 8-bit weights, their scales (O,) and (I,), and the inputs' zero (1,)."""
@@ -52,7 +54,8 @@ class EightBit(nn.Module):
 
     def values(self) -> Tensor:
         """The weight as float32."""
-        return dequantised(whole(self), self.weight_scale, self.input_scale)
+        kept = dequantised(whole(self), self.weight_scale, self.input_scale)
+        return mixed(kept) if self.mixes else kept
 
     def pack(self) -> None:
         """Lay the weight out for oneDNN, once; only on a CPU."""
@@ -64,7 +67,7 @@ class EightBit(nn.Module):
         self._dtype = torch.float32 if self.bias is None else self.bias.dtype
         self._zeros = torch.zeros(len(numbers), dtype=torch.int32)
         self.weight = nn.Parameter(self.laid_out(numbers), requires_grad=False)
-        self.steps = Steps(1 / self.input_scale, zero)
+        self.steps = Steps(1 / self.input_scale, zero, self.mixes)
 
     def unpack(self) -> None:
         """Undo `pack`."""
@@ -173,7 +176,7 @@ def quantised(weight: Tensor, weight_scale: Tensor, input_scale: Tensor) -> Tens
     return scaled.round_().clamp_(-127, 127).to(torch.int8)
 
 
-def eight_bit(layer: nn.Linear | nn.Conv2d) -> EightBitConv2d | EightBitLinear:
+def eight_bit(layer: nn.Linear | nn.Conv2d, *, mixes: bool = False) -> EightBitConv2d | EightBitLinear:
     """An empty 8-bit layer of the same sizes, its bias's room included."""
     has_bias, like = layer.bias is not None, {"device": layer.weight.device}
     if isinstance(layer, nn.Linear):
@@ -182,16 +185,25 @@ def eight_bit(layer: nn.Linear | nn.Conv2d) -> EightBitConv2d | EightBitLinear:
         place = layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, has_bias
         made = EightBitConv2d(layer.in_channels, layer.out_channels, *place, **like)  # type: ignore[arg-type]
     made.hold()
+    made.mixes = mixes
     return made
 
 
-def replace_layers(module: nn.Module, names: Sequence[str]) -> None:
-    """Put empty 8-bit layers in the place of a module's layers of these names. KeyError for what is no such layer."""
-    for name in names:
+def replace_layers(module: nn.Module, mixing: Mapping[str, bool]) -> None:
+    """Put empty 8-bit layers in the place of a module's layers of these names, with their inputs mixed or not.
+
+    KeyError for what is no such layer, or can't have its inputs mixed.
+    """
+    for name, mixes in mixing.items():
         layer = module.get_submodule(name) if name in dict(module.named_modules()) else None
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
+        if not isinstance(layer, nn.Linear | nn.Conv2d) or (mixes and not may_mix(layer)):
             raise KeyError(name)
-        module.set_submodule(name, eight_bit(layer))
+        module.set_submodule(name, eight_bit(layer, mixes=mixes))
+
+
+def may_mix(layer: nn.Module) -> bool:
+    """True for a linear layer whose inputs can be mixed."""
+    return isinstance(layer, nn.Linear) and mixable(layer.in_features)
 
 
 def plain_layers(module: nn.Module, dtype: torch.dtype) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.nn.eight_bit import EightBitConv2d, EightBitLinear, dequantised, eight_bit, quantised
-from fromnoise.nn.quantising import TOP
+from fromnoise.nn.quantising import TOP, mixed
 
 SHARES = (None, 0.25, 0.5, 0.75)
 """How much of the inputs' spread over channels moves into the weights (SmoothQuant's alpha); None is nothing at all."""
@@ -39,12 +39,14 @@ class Inputs:
 
 
 @torch.no_grad()
-def fitted(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor | None, x: Tensor) -> dict[str, Tensor]:
-    """The tensors of the 8-bit layer in `layer`'s place: of its weight, its bias (or None) and sampled inputs x (R, I).
+def fitted(weight: Tensor, bias: Tensor | None, x: Tensor, *, mixes: bool = False) -> dict[str, Tensor]:
+    """The tensors of an 8-bit layer: of its weight, its bias (or None) and sampled inputs x (R, I), to be mixed or not.
 
     The bias makes up for what rounding adds to the outputs on average (Nagel et al. 2019, section 4.2).
     """
     weight, x = weight.float(), x.float()
+    if mixes:
+        weight, x = mixed(weight), mixed(x)
     inputs = best_inputs(weight, x)
     scale = _weight_scales(weight, x, inputs.scale)
     numbers = quantised(weight, scale, inputs.scale)
@@ -56,9 +58,11 @@ def fitted(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor | None, x:
     return tensors
 
 
-def filled(layer: nn.Linear | nn.Conv2d, tensors: dict[str, Tensor]) -> EightBitConv2d | EightBitLinear:
+def filled(
+    layer: nn.Linear | nn.Conv2d, tensors: dict[str, Tensor], *, mixes: bool = False
+) -> EightBitConv2d | EightBitLinear:
     """The 8-bit layer with those tensors, its bias in the layer's own number format."""
-    made = eight_bit(layer)
+    made = eight_bit(layer, mixes=mixes)
     own = {key: each.to(layer.weight.dtype) if key == "bias" else each for key, each in tensors.items()}
     made.load_state_dict(own, assign=True)
     return made.eval().requires_grad_(False)  # type: ignore[return-value]

@@ -28,6 +28,9 @@ FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma")
 TOP = 255
 """The largest of the 8-bit numbers."""
 
+MIXED = 16
+"""Channels that are mixed with one another, which lie as far apart."""
+
 POINTER, COUNT, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 ARGUMENTS: Mapping[str, list[Any]] = {
@@ -35,22 +38,27 @@ ARGUMENTS: Mapping[str, list[Any]] = {
     "quantise": [*[POINTER] * 5, *[COUNT] * 6, NUMBER],
     "gate": [*[POINTER] * 2, *[COUNT] * 2],
     "quantise_gated": [*[POINTER] * 3, *[COUNT] * 2, NUMBER],
+    "quantise_mixed": [*[POINTER] * 3, *[COUNT] * 2, NUMBER],
 }
 """What the compiled functions take, by name without `fromnoise_`."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """How a layer's inputs are kept in 8 bits: steps a unit for each channel, (C,) in float32, and the number of 0."""
+    """How a layer's inputs are kept in 8 bits: steps a unit for each channel, (C,) in float32, and the number of 0.
+
+    With `mixes` the channels are `mixed` before; a layer of maps doesn't do that.
+    """
 
     scale: Tensor
     zero: int
+    mixes: bool = False
 
     def of(self, x: Tensor) -> Tensor:
         """Channels last of any shape (..., C) as 8-bit numbers of that shape."""
-        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        kernels = _kernels() if x.dtype == torch.bfloat16 and not self.mixes else None
         if kernels is None:
-            return _rounded(x, self)
+            return _rounded(mixed(x.float()) if self.mixes else x, self)
         x, made = x.contiguous(), torch.empty(x.shape, dtype=torch.uint8)
         sizes = 1, 1, x.numel() // x.shape[-1], x.shape[-1], 0, 0
         kernels.fromnoise_quantise(x.data_ptr(), None, None, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
@@ -88,11 +96,13 @@ class Steps:
         kernels = _kernels() if x.dtype == torch.bfloat16 else None
         if kernels is None:
             value, gate = x.chunk(2, dim=-1)
-            return _rounded(value * F.gelu(gate), self)
+            product = value * F.gelu(gate)
+            return _rounded(mixed(product.float()) if self.mixes else product, self)
         x, channels = x.contiguous(), x.shape[-1] // 2
         made = torch.empty(*x.shape[:-1], channels, dtype=torch.uint8)
         sizes = made.numel() // channels, channels
-        kernels.fromnoise_quantise_gated(x.data_ptr(), self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        quantise = kernels.fromnoise_quantise_mixed if self.mixes else kernels.fromnoise_quantise_gated
+        quantise(x.data_ptr(), self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
         return made
 
     def _mapped(self, kernels: Any, x: Tensor, pad: int, line: Tensor | None = None) -> Tensor:
@@ -103,6 +113,30 @@ class Steps:
         sizes = batch, height, width, channels, pad, int(line is not None)
         kernels.fromnoise_quantise(x.data_ptr(), *lines, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
         return made.permute(0, 3, 1, 2)
+
+
+def mixable(channels: int) -> bool:
+    """True where a layer of so many inputs may have them `mixed`."""
+    return channels % MIXED**2 == 0
+
+
+def mixed(x: Tensor) -> Tensor:
+    """Each sixteen channels that lie 16 apart times the Hadamard matrix of order 16, (..., C); twice gives x again.
+
+    What one channel has too much of is shared by sixteen, so that fewer steps are lost on it (Ashkboos et al. 2024,
+    "QuaRot", section 4).
+    """
+    blocks = x.unflatten(-1, (-1, MIXED, MIXED)).transpose(-1, -2)
+    return (blocks @ _hadamard().to(x)).transpose(-1, -2).reshape(x.shape)
+
+
+@cache
+def _hadamard() -> Tensor:
+    """(16, 16), by Sylvester's construction, orthogonal and symmetric."""
+    made = torch.ones(1, 1)
+    while len(made) < MIXED:
+        made = torch.cat([torch.cat([made, made], 1), torch.cat([made, -made], 1)])
+    return made / MIXED**0.5
 
 
 def gated(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from fromnoise.checkpoints.checkpoint import QUANTISATION
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.hub import found
 from fromnoise.nn.convolution import shape_of
-from fromnoise.nn.eight_bit import EightBitConv2d, EightBitLinear, supported, whole
+from fromnoise.nn.eight_bit import EightBitConv2d, EightBitLinear, may_mix, supported, whole
 from fromnoise.nn.fitting import filled, fitted
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.loading import load
@@ -156,9 +156,10 @@ class Optimising:
         stored = self.checkpoint.parts["unet"].tensors
         for index, (name, layer) in enumerate(self.exact.items()):
             bias = None if layer.bias is None else stored[f"{name}.bias"].read()
-            tensors = fitted(layer, stored[f"{name}.weight"].read(), bias, torch.cat(self.seen[name].rows))
+            rows, mixes = torch.cat(self.seen[name].rows), _mixes(name, layer)
+            tensors = fitted(stored[f"{name}.weight"].read(), bias, rows, mixes=mixes)
             self.seen[name].rows.clear()
-            self.made[name] = filled(layer, tensors)
+            self.made[name] = filled(layer, tensors, mixes=mixes)
             self.made[name].pack()
             if bias is not None:
                 self.biases[name] = tensors["bias"]
@@ -200,7 +201,8 @@ class Optimising:
             tensors |= {f"{name}.{key}": each for key, each in stored_layer(self.made[name]).items()}
             if name in self.biases:
                 tensors[f"{name}.bias"] = Stored.of(self.biases[name])
-        made = replace(part, config={**part.config, QUANTISATION: quantisation(names)}, tensors=tensors)
+        config = {**part.config, QUANTISATION: quantisation({name: self.made[name].mixes for name in names})}
+        made = replace(part, config=config, tensors=tensors)
         held = sum(prod(shape_of(self.exact[name])) for name in names)
         return Optimised(
             replace(self.checkpoint, parts={**self.checkpoint.parts, "unet": made}),
@@ -220,6 +222,11 @@ class Optimising:
 
 def _may_go(name: str, module: nn.Module) -> bool:
     return TAKEN.search(name) is not None and isinstance(module, nn.Linear | nn.Conv2d)
+
+
+def _mixes(name: str, layer: nn.Module) -> bool:
+    """True for a feed-forward's last layer, whose inputs are products with long tails."""
+    return name.endswith(".ff.net.2") and may_mix(layer)
 
 
 def group_of(name: str) -> str:

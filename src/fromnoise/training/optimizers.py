@@ -25,7 +25,7 @@ def adamw(parameters: Iterable[nn.Parameter], decay: float = 0.01) -> torch.opti
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest matrices with orthonormal rows or columns, roughly (Jordan et al. 2024, "Muon"): (B, m, n) to the same.
+    """The nearest matrices with orthonormal rows or columns, roughly (Jordan et al. 2024, "Muon"): (B, m, n).
 
     Newton-Schulz in bfloat16, whose errors the next step's update corrects.
     """
@@ -53,14 +53,14 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Move every weight that has a gradient, those of one shape together."""
         for group in self.param_groups:
-            alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            alike: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
                     alike[weight.shape].append(weight)
             for weights in alike.values():
                 self._move(weights, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _move(self, weights: list[nn.Parameter], rate: float, momentum: float, decay: float) -> None:
+    def _move(self, weights: list[Tensor], rate: float, momentum: float, decay: float) -> None:
         gradients = [cast(Tensor, each.grad) for each in weights]
         averages = [self.state[each].setdefault("momentum", torch.zeros_like(each)) for each in weights]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)

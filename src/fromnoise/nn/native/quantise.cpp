@@ -13,6 +13,7 @@
 namespace {
 
 constexpr int64_t LANES = 16;
+constexpr int64_t MIXED = 16;  // vectors that are mixed
 constexpr int64_t SPAN = 64;  // pixels that one thread takes at a time
 
 __mmask16 some(int64_t left) { return left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1); }
@@ -103,6 +104,35 @@ void line(const double* sum, const double* square, const float* shift, const flo
     }
 }
 
+__m512 gated(const uint16_t* value, const uint16_t* gate, __mmask16 mask) {
+    return _mm512_mul_ps(widened(value, mask), gelu(widened(gate, mask)));
+}
+
+// value * gelu(gate), which lie side by side, x (rows, 2 * channels), given to write(place in (rows, channels), channel,
+// mask, product).
+template <typename Write>
+void gate(const uint16_t* x, int64_t rows, int64_t channels, Write write) {
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const uint16_t* value = x + row * 2 * channels;
+        for (int64_t c = 0; c < channels; c += LANES) {
+            __mmask16 mask = some(channels - c);
+            write(row * channels + c, c, mask, gated(value + c, value + channels + c, mask));
+        }
+    }
+}
+
+// Sixteen vectors times the Hadamard matrix of that order, which keeps lengths (Sylvester's construction).
+void mix(__m512* vectors) {
+    for (int64_t half = 1; half < MIXED; half *= 2)
+        for (int64_t i = 0; i < MIXED; ++i) {
+            if (i & half) continue;
+            __m512 one = vectors[i], other = vectors[i + half];
+            vectors[i] = _mm512_add_ps(one, other), vectors[i + half] = _mm512_sub_ps(one, other);
+        }
+    for (int64_t i = 0; i < MIXED; ++i) vectors[i] = _mm512_mul_ps(vectors[i], _mm512_set1_ps(0.25f));
+}
+
 }  // namespace
 
 // x (batch, pixels, channels); shift (batch, channels) or null is added to it; weight and bias (channels).
@@ -169,21 +199,6 @@ extern "C" int fromnoise_quantise(const uint16_t* x, const float* slope, const f
     return 0;
 }
 
-// value * gelu(gate), which lie side by side, x (rows, 2 * channels), given to write(place in (rows, channels), channel,
-// mask, product).
-template <typename Write>
-void gate(const uint16_t* x, int64_t rows, int64_t channels, Write write) {
-#pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < rows; ++row) {
-        const uint16_t* value = x + row * 2 * channels;
-        for (int64_t c = 0; c < channels; c += LANES) {
-            __mmask16 mask = some(channels - c);
-            __m512 product = _mm512_mul_ps(widened(value + c, mask), gelu(widened(value + channels + c, mask)));
-            write(row * channels + c, c, mask, product);
-        }
-    }
-}
-
 // The gated product unrounded, (rows, channels).
 extern "C" int fromnoise_gate(const uint16_t* x, uint16_t* out, int64_t rows, int64_t channels) {
     gate(x, rows, channels, [=](int64_t at, int64_t, __mmask16 mask, __m512 product) { narrow(out + at, mask, product); });
@@ -197,5 +212,27 @@ extern "C" int fromnoise_quantise_gated(const uint16_t* x, const float* scale, u
     gate(x, rows, channels, [=](int64_t at, int64_t c, __mmask16 mask, __m512 product) {
         store(out + at, mask, _mm512_fmadd_ps(product, _mm512_maskz_loadu_ps(mask, scale + c), origin));
     });
+    return 0;
+}
+
+// The same, mixed before it is rounded: each sixteen channels that lie 16 apart. `channels` is a multiple of 256.
+extern "C" int fromnoise_quantise_mixed(const uint16_t* x, const float* scale, uint8_t* out, int64_t rows,
+                                        int64_t channels, float zero) {
+    __m512 origin = _mm512_set1_ps(zero);
+    __mmask16 all = some(LANES);
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < rows; ++row) {
+        const uint16_t* value = x + row * 2 * channels;
+        for (int64_t c = 0; c < channels; c += MIXED * LANES) {
+            __m512 products[MIXED];
+            for (int64_t i = 0; i < MIXED; ++i)
+                products[i] = gated(value + c + i * LANES, value + channels + c + i * LANES, all);
+            mix(products);
+            for (int64_t i = 0; i < MIXED; ++i) {
+                __m512 steps = _mm512_loadu_ps(scale + c + i * LANES);
+                store(out + row * channels + c + i * LANES, all, _mm512_fmadd_ps(products[i], steps, origin));
+            }
+        }
+    }
     return 0;
 }
