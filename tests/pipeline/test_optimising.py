@@ -46,6 +46,17 @@ def test_it_draws_nearly_the_same(optimised: Path, tiny_model: Path) -> None:
     assert torch.equal(drawn(small), one)
 
 
+def test_it_takes_turns_in_memory(optimised: Path) -> None:
+    meant, pipe = drawn(fn.load(optimised)), fn.load(optimised, low_memory=True)
+    for _ in range(2):
+        assert torch.equal(drawn(pipe), meant)
+    assert all(layer.steps is None and layer.weight.is_meta for layer in eight_bit_layers(pipe.unet))
+    pipe.turns.pin()
+    assert all(layer.steps is not None for layer in eight_bit_layers(pipe.unet))
+    with pytest.raises(UsageError, match="only where it computes so"):
+        fn.load(optimised, low_memory=True, dtype="float32")
+
+
 def test_writing_and_reading_changes_no_number(optimised: Path, tmp_path: Path) -> None:
     tensors = load_file(optimised / WEIGHTS)
     layers = json.loads((optimised / "unet" / "config.json").read_text())["quantization_config"]["layers"]

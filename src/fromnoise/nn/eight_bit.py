@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
-from fromnoise.nn.convolution import Conv2d
+from fromnoise.nn.convolution import Conv2d, shape_of
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.quantising import Steps, mixable, mixed
 
@@ -73,6 +73,11 @@ class EightBit(nn.Module):
         """Undo `pack`."""
         if self.steps is not None:
             self.weight, self.steps = nn.Parameter(whole(self), requires_grad=False), None
+
+    def release(self) -> None:
+        """Let go of the weight, packed or not: what is left is its shape."""
+        shape = torch.empty(shape_of(self), dtype=torch.int8, device="meta")  # type: ignore[arg-type]
+        self.weight, self.steps = nn.Parameter(shape, requires_grad=False), None
 
     def laid_out(self, numbers: Tensor) -> Tensor:
         """Whole numbers as oneDNN wants them."""

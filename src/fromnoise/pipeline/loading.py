@@ -14,7 +14,7 @@ from torch import nn
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build, eight_bit_names
 from fromnoise.checkpoints.tokenizers import tokenizer_of
-from fromnoise.engines.eager import is_large, pack
+from fromnoise.engines.eager import is_large, pack, pack_numbers
 from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
@@ -71,11 +71,11 @@ def load(
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
     size = sum(math.prod(each.shape) for each in parts["unet"].tensors.values())
-    if low_memory:
-        _require_turns(parts["unet"], where, engine)
     form = dtype if isinstance(dtype, torch.dtype) else pick_dtype(None if dtype == INT8 else dtype, where, size)
 
     in_numbers = dtype in (None, AUTO, INT8) and computes_in_int8(parts["unet"], where, dtype == INT8)
+    if low_memory:
+        _require_turns(parts["unet"], where, engine, in_numbers)
     turns = Turns()
 
     def loaded(part: Part) -> Any:
@@ -129,12 +129,12 @@ def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def _require_turns(unet: Part, device: torch.device, engine: str) -> None:
+def _require_turns(unet: Part, device: torch.device, engine: str, in_numbers: bool) -> None:
     """UsageError where parts can't take turns in memory."""
     if device.type != "cpu" or engine not in (AUTO, EAGER):
         raise UsageError("with low memory parts take turns on a CPU, run by the eager engine; leave --engine out")
-    if eight_bit_names(unet.config):
-        raise UsageError("a model in int8 can't take turns in memory yet; leave --low-memory out")
+    if eight_bit_names(unet.config) and not in_numbers:
+        raise UsageError("a model in int8 takes turns in memory only where it computes so; leave --low-memory out")
 
 
 def waiting(part: Part, dtype: torch.dtype, turns: Turns, packed: bool) -> nn.Module:
@@ -145,6 +145,7 @@ def waiting(part: Part, dtype: torch.dtype, turns: Turns, packed: bool) -> nn.Mo
         module.requires_grad_(False)
         if packed:
             pack(module)
+        pack_numbers(module)
 
     module = build(part.config).to(dtype).eval().requires_grad_(False)
     turns.add(module, fill)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from fromnoise.nn.eight_bit import EightBit
 from fromnoise.runtime.memory import give_back
 
 Fill = Callable[[nn.Module], object]
@@ -63,6 +64,8 @@ class Turns:
 def empty(module: nn.Module) -> None:
     """Take a module's weights away: what is left are shapes."""
     for each in module.modules():
+        if isinstance(each, EightBit):
+            each.release()
         for name, weight in each.named_parameters(recurse=False):
             shape = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
             setattr(each, name, nn.Parameter(shape, requires_grad=False))
