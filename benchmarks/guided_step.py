@@ -86,12 +86,11 @@ def in_openvino(model: openvino.Model | Path, inputs: tuple[Tensor, ...]) -> Cal
 
 def in_diffusers(reference: UNet2DConditionModel, inputs: tuple[Tensor, ...], float32: bool) -> dict[str, Call]:
     """diffusers in bfloat16, and at its default precision where that is asked for."""
-    plain, calls = Plain(reference), {}
-    if float32:
-        calls["diffusers, float32"] = lambda: plain(*inputs)
-        plain = copy.deepcopy(plain)
-    half, (x, time, words) = plain.bfloat16(), inputs
-    return {**calls, "diffusers, bf16": lambda: half(x.bfloat16(), time, words.bfloat16())}
+    x, time, words = inputs
+    whole = Plain(reference)
+    half = (copy.deepcopy(whole) if float32 else whole).bfloat16()
+    calls: dict[str, Call] = {"diffusers, bf16": lambda: half(x.bfloat16(), time, words.bfloat16())}
+    return calls | ({"diffusers, float32": lambda: whole(*inputs)} if float32 else {})
 
 
 @torch.inference_mode()

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from fromnoise.checkpoints import tensor_file
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.checkpoints.tensor_file import DTYPES, open_tensors, read_header, write_stored
 from fromnoise.checkpoints.weights import open_weights
@@ -176,8 +175,7 @@ def test_a_headers_length_may_look_like_another_format(tmp_path: Path, length: i
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not list mappings")
-def test_pages_of_tensors_that_were_dropped_do_not_stay_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(tensor_file, "MAPPED_AT_MOST", 1000)
+def test_pages_of_tensors_that_were_dropped_do_not_stay_mapped(tmp_path: Path):
     path = tmp_path / "many.safetensors"
     values = {f"{number:02}": torch.full((100,), float(number)) for number in range(20)}
     path.write_bytes(save(values))
@@ -186,4 +184,24 @@ def test_pages_of_tensors_that_were_dropped_do_not_stay_mapped(tmp_path: Path, m
     cast = {key: each.read().double() for key, each in stored.items()}
     assert all(torch.equal(cast[key], values[key].double()) for key in values)
     assert torch.equal(kept, values["00"])
-    assert Path("/proc/self/maps").read_text().count(str(path)) == 2  # of the first tensor, and of the last
+    assert Path("/proc/self/maps").read_text().count(str(path)) == 1
+    del kept
+    assert str(path) not in Path("/proc/self/maps").read_text()
+
+
+def test_a_file_that_takes_the_place_of_an_open_one_is_not_read(tmp_path: Path):
+    path, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    path.write_bytes(save({"a": torch.ones(3)}))
+    stored, _ = open_tensors(path)
+    other.write_bytes(save({"b": torch.zeros(500), "a": torch.zeros(3)}))
+    other.replace(path)
+    assert stored["a"].read().tolist() == [1, 1, 1]
+
+
+def test_changing_a_tensor_leaves_its_file_alone(tmp_path: Path):
+    path = tmp_path / "one.safetensors"
+    path.write_bytes(save({"a": torch.ones(3), "none": torch.ones(0, 2)}))
+    stored, _ = open_tensors(path)
+    stored["a"].read().zero_()
+    assert stored["a"].read().tolist() == [1, 1, 1]
+    assert stored["none"].read().shape == (0, 2)

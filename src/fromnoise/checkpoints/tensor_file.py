@@ -7,7 +7,9 @@ JSON, and the tensors' bytes follow without a gap.
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -16,7 +18,6 @@ from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fromnoise.checkpoints.stored import Stored, Tensors
@@ -47,66 +48,63 @@ NAMES: Mapping[torch.dtype, str] = MappingProxyType({dtype: name for name, dtype
 
 METADATA = "__metadata__"
 
-MAPPED_AT_MOST = 256 * 2**20
-"""Bytes read from one mapping before the next begins: pages count as memory until their mapping ends."""
-
 Told = Callable[[int], None]
 """Told how many bytes were just written."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file says it holds: (dtype, shape) by key, and its metadata."""
+    """What a safetensors file says it holds: (dtype, shape) by key, metadata, and the byte each tensor starts at."""
 
     entries: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_header(path: Path) -> Header:
     """The header of a safetensors file; FromnoiseError saying what is wrong with it."""
     try:
         with path.open("rb") as file:
-            values, room = _json(path, file, os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            values, begins = _json(path, file, size)
     except FileNotFoundError:
         raise FromnoiseError(f"{path} is missing") from None
     except OSError as error:
         raise FromnoiseError(f"{path} can't be read: {error.strerror or error}") from error
-    return _checked(path, values, room)
+    return _checked(path, values, begins, size - begins)
 
 
 def open_tensors(path: Path) -> tuple[dict[str, Stored], Mapping[str, str]]:
     """The tensors of a safetensors file, still unread and mapped when read, and its metadata."""
     header = read_header(path)
-    mapped = _Mapped(path)
+    file = _Opened(path)
 
     def stored(key: str) -> Stored:
         dtype, shape = header.entries[key]
-        return Stored(shape, dtype, lambda: mapped.read(key))
+        return Stored(shape, dtype, lambda: file.mapped(key, header))
 
     return {key: stored(key) for key in header.entries}, header.metadata
 
 
-class _Mapped:
-    """A file mapped anew every `MAPPED_AT_MOST` bytes: of tensors that were cast, or dropped, the pages go again."""
+class _Opened:
+    """A file that goes on being the one it was, whatever takes its place, until nobody can read from it any more."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._map()
+        self._path, self._number = path, os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._number)
 
-    def read(self, key: str) -> Tensor:
-        """The tensor as it lies in the file, its mapping held for as long as it lives."""
-        if self._bytes > MAPPED_AT_MOST:
-            self._map()
-        tensor = _read(self._path, self._file, key)
-        self._bytes += tensor.nbytes
-        return tensor
-
-    def _map(self) -> None:
+    def mapped(self, key: str, header: Header) -> Tensor:
+        """A tensor in a mapping of its own, which ends with it: until then its pages count as memory."""
+        (dtype, shape), start = header.entries[key], header.starts[key]
+        if not (size := prod(shape) * dtype.itemsize):
+            return torch.empty(shape, dtype=dtype)
+        before = start % mmap.ALLOCATIONGRANULARITY
         try:
-            self._file: Any = safe_open(self._path, "pt")
-        except (SafetensorError, OSError, ValueError) as error:
-            raise _damaged(self._path, str(error)) from error
-        self._bytes = 0
+            pages = mmap.mmap(self._number, before + size, access=mmap.ACCESS_COPY, offset=start - before)
+        except (OSError, ValueError) as error:
+            raise _damaged(self._path, f"{key} can't be read: {error}") from error
+        values = torch.frombuffer(pages, dtype=torch.uint8, offset=before, count=size)
+        return (values.clone() if start % dtype.itemsize else values).view(dtype).view(shape)
 
 
 def write_stored(
@@ -147,19 +145,12 @@ def _header_bytes(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(LENGTH, "little") + text
 
 
-def _read(path: Path, file: Any, key: str) -> Tensor:
-    try:
-        return file.get_tensor(key)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, f"{key} can't be read: {error}") from error
-
-
 def _damaged(path: Path, why: str) -> FromnoiseError:
     return FromnoiseError(f"{path} is damaged or no safetensors file: {why}")
 
 
 def _json(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """The header's JSON object, its length checked before it is read, and how many bytes the tensors have."""
+    """The header's JSON object, its length checked before it is read, and the byte at which the tensors begin."""
     length = int.from_bytes(file.read(LENGTH), "little")
     if size < LENGTH:
         raise _damaged(path, f"{size} bytes are too few for a header")
@@ -173,7 +164,7 @@ def _json(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         raise _damaged(path, f"its header can't be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise _damaged(path, "its header is no JSON object")
-    return values, size - LENGTH - length
+    return values, LENGTH + length
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -182,19 +173,18 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _checked(path: Path, values: dict[str, Any], room: int) -> Header:
-    """The header as a Header, after checking each entry and that together they cover the `room` bytes after it."""
+def _checked(path: Path, values: dict[str, Any], begins: int, room: int) -> Header:
+    """The header as a Header, each entry checked, and that together they cover the `room` bytes from `begins` on."""
     metadata = values.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in metadata.values()):
         raise _damaged(path, "its metadata is not text by name")
-    spans = []
-    entries = {}
+    spans, entries, starts = [], {}, {}
     for key, entry in values.items():
         dtype, shape, span = _entry(path, key, entry)
-        entries[key] = dtype, shape
+        entries[key], starts[key] = (dtype, shape), begins + span[0]
         spans.append((*span, key))
     _require_cover(path, sorted(spans), room)
-    return Header(entries, metadata)
+    return Header(entries, metadata, starts)
 
 
 def _entry(path: Path, key: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], tuple[int, int]]:

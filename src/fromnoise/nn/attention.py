@@ -152,14 +152,14 @@ class FeedForward(nn.Module):
 def _in_numbers(opens: EightBitLinear, closes: nn.Module, x: Tensor) -> Tensor:
     """The feed-forward whose first layer is in 8 bits, and perhaps its last, `TOKENS` at a time."""
     assert opens.steps is not None
-    made = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for some, into in zip(x.flatten(0, -2).split(TOKENS), made.flatten(0, -2).split(TOKENS), strict=True):
-        opened = opens.of_numbers(opens.steps.of(some), x.dtype)
-        if isinstance(closes, EightBitLinear) and closes.steps is not None and closes.takes_numbers(x):
-            into.copy_(closes.of_numbers(closes.steps.of_gated(opened), x.dtype))
-        else:
-            into.copy_(closes(gated(opened)))
-    return made
+    tokens, numbers = x.flatten(0, -2), opens.steps.of
+    opened = (opens.of_numbers(numbers(some), x.dtype) for some in tokens.split(TOKENS))
+    if isinstance(closes, EightBitLinear) and closes.steps is not None and closes.takes_numbers(x):
+        between = torch.empty(len(tokens), closes.in_features, dtype=torch.uint8)
+        for some, into in zip(opened, between.split(TOKENS), strict=True):
+            closes.steps.of_gated(some, into)
+        return closes.of_numbers(between, x.dtype).view(x.shape)
+    return torch.cat([closes(gated(some)) for some in opened]).view(x.shape)
 
 
 class TransformerBlock(nn.Module):

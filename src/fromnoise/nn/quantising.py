@@ -91,15 +91,15 @@ class Steps:
         )
         return self._mapped(kernels, x, pad, line)
 
-    def of_gated(self, x: Tensor) -> Tensor:
-        """The first half of the channels times GELU of the second: (..., 2 C) to (..., C)."""
+    def of_gated(self, x: Tensor, into: Tensor | None = None) -> Tensor:
+        """The first half of the channels times GELU of the second: (..., 2 C) to (..., C), contiguous `into` or new."""
+        made = torch.empty(*x.shape[:-1], x.shape[-1] // 2, dtype=torch.uint8) if into is None else into
         kernels = _kernels() if x.dtype == torch.bfloat16 else None
         if kernels is None:
             value, gate = x.chunk(2, dim=-1)
             product = value * F.gelu(gate)
-            return _rounded(mixed(product.float()) if self.mixes else product, self)
-        x, channels = x.contiguous(), x.shape[-1] // 2
-        made = torch.empty(*x.shape[:-1], channels, dtype=torch.uint8)
+            return made.copy_(_rounded(mixed(product.float()) if self.mixes else product, self))
+        x, channels = x.contiguous(), made.shape[-1]
         sizes = made.numel() // channels, channels
         quantise = kernels.fromnoise_quantise_mixed if self.mixes else kernels.fromnoise_quantise_gated
         quantise(x.data_ptr(), self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)

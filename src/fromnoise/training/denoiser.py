@@ -142,10 +142,11 @@ class DenoiserTask:
         latents, noise, captions = zip(*map(self.sample, chosen), strict=True)
         times = torch.tensor([int(draw.uniform() * len(self.schedule)) for draw in chosen])
         sigma = self.schedule.sigmas[times].float()
-        parts = example(torch.stack(latents).float(), torch.stack(noise), sigma, "v_prediction", self.recipe.gamma)
+        clean, weighs = torch.stack(latents).float(), (self.recipe.gamma, self.recipe.power)
+        parts = example(clean, torch.stack(noise), sigma, "v_prediction", *weighs)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             words = self.text.encode(list(captions))
-        return Captioned(parts._replace(weight=parts.weight**self.recipe.power), times, words)
+        return Captioned(parts, times, words)
 
     def sample(self, draw: Draw) -> tuple[Tensor, Tensor, str]:
         """One draw's latents, noise and caption."""

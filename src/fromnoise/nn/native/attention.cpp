@@ -50,21 +50,33 @@ struct Tiles {
 // Keys (16 by 32 channels) as the second factor wants them: pairs of channels side by side, one key after another.
 void pack_keys(const uint16_t* k, int64_t stride, const Shape& s, uint16_t* to) {
     std::memset(to, 0, s.key_room() * 2);
-    for (int64_t key = 0; key < s.keys; ++key)
-        for (int64_t c = 0; c < s.width; ++c) {
-            int64_t tile = (key / 16) * s.deep() + c / 32;
-            to[tile * 512 + (c % 32) / 2 * 32 + (key % 16) * 2 + c % 2] = k[key * stride + c];
-        }
+    for (int64_t key = 0; key < s.keys; ++key) {
+        const uint16_t* from = k + key * stride;
+        uint16_t* at = to + key / 16 * s.deep() * 512 + key % 16 * 2;
+        for (int64_t c = 0; c < s.width; c += 2)
+            std::memcpy(at + c / 2 * 32, from + c, c + 1 < s.width ? 4 : 2);
+    }
 }
 
-// Values (32 keys by 16 channels) likewise: pairs of keys side by side.
+// The key whose weight stands at a place of 32, once `weigh` has put the weights of 16 and 16 keys into one register.
+int64_t key_at(int64_t place) { return place / 8 * 4 + place % 4 + (place % 8 < 4 ? 0 : 16); }
+
+__m512i widened(const uint16_t* from, __mmask16 mask) {
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
+}
+
+// Values (32 keys by 16 channels) likewise, pairs of keys side by side, in the order of `key_at`.
 void pack_values(const uint16_t* v, int64_t stride, const Shape& s, uint16_t* to) {
-    std::memset(to, 0, s.value_room() * 2);
-    for (int64_t key = 0; key < s.keys; ++key)
-        for (int64_t c = 0; c < s.width; ++c) {
-            int64_t tile = (key / 32) * s.wide() + c / 16;
-            to[tile * 512 + (key % 32) / 2 * 32 + (c % 16) * 2 + key % 2] = v[key * stride + c];
-        }
+    for (int64_t first = 0; first < s.padded(); first += 32)
+        for (int64_t w = 0; w < s.wide(); ++w, to += 512)
+            for (int64_t place = 0; place < 32; place += 2) {
+                int64_t key = first + key_at(place), left = s.width - w * 16;
+                __mmask16 mask = left < 16 ? (1u << left) - 1 : 0xffff;
+                const uint16_t* from = v + key * stride + w * 16;
+                __m512i one = widened(from, key < s.keys ? mask : 0);
+                __m512i other = widened(from + stride, key + 1 < s.keys ? mask : 0);
+                _mm512_store_si512(to + place * 16, _mm512_or_si512(one, _mm512_slli_epi32(other, 16)));
+            }
 }
 
 struct Room {
@@ -75,7 +87,32 @@ struct Room {
     float top[ROWS], sum[ROWS];
 };
 
+void score_block(Room& room, int64_t block) {
+    _tile_stored(0, room.scores + block * 16, KEYS * 4);
+    _tile_stored(1, room.scores + 16 * KEYS + block * 16, KEYS * 4);
+}
+
+// Heads of 33 to 64 channels: the queries stay in tiles.
+void score_two(Room& room, const uint16_t* keys, int64_t blocks) {
+    _tile_loadd(2, room.queries, 64);
+    _tile_loadd(3, room.queries + 16 * 32, 64);
+    _tile_loadd(5, room.queries + ROWS * 32, 64);
+    _tile_loadd(6, room.queries + ROWS * 32 + 16 * 32, 64);
+    for (int64_t b = 0; b < blocks; ++b) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_loadd(4, keys + b * 1024, 64);
+        _tile_loadd(7, keys + b * 1024 + 512, 64);
+        _tile_dpbf16ps(0, 2, 4);
+        _tile_dpbf16ps(1, 3, 4);
+        _tile_dpbf16ps(0, 5, 7);
+        _tile_dpbf16ps(1, 6, 7);
+        score_block(room, b);
+    }
+}
+
 void score(Room& room, const uint16_t* keys, int64_t blocks, int64_t deep) {
+    if (deep == 2) return score_two(room, keys, blocks);
     for (int64_t b = 0; b < blocks; ++b) {
         _tile_zero(0);
         _tile_zero(1);
@@ -86,23 +123,21 @@ void score(Room& room, const uint16_t* keys, int64_t blocks, int64_t deep) {
             _tile_dpbf16ps(0, 2, 4);
             _tile_dpbf16ps(1, 3, 4);
         }
-        _tile_stored(0, room.scores + b * 16, KEYS * 4);
-        _tile_stored(1, room.scores + 16 * KEYS + b * 16, KEYS * 4);
+        score_block(room, b);
     }
 }
 
-inline __m512 power_of_two(__m512 x) {  // within 1e-4, finer than bfloat16
-    __m512 whole = _mm512_roundscale_ps(x, 0), rest = _mm512_sub_ps(x, whole);
-    __m512 p = _mm512_set1_ps(0.05570f);
-    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0.24261f));
-    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(0.69314f));
-    p = _mm512_fmadd_ps(p, rest, _mm512_set1_ps(1.f));
-    return _mm512_scalef_ps(p, whole);
+// 128 (x + 127) in whole numbers, 0 where 2^x is nothing, to 2^x in bfloat16, within a step of its own. A bfloat16's exponent
+// and mantissa are such a number already but for the mantissa's curve, which a parabola follows (after Schraudolph 1999).
+inline __m512i power_of_two(__m512i x) {
+    __m512i part = _mm512_and_si512(x, _mm512_set1_epi16(127)), rest = _mm512_sub_epi16(_mm512_set1_epi16(128), part);
+    return _mm512_sub_epi16(x, _mm512_mulhrs_epi16(_mm512_mullo_epi16(part, rest), _mm512_set1_epi16(88)));
 }
 
 // Scores to exp(score - top), as bfloat16; what was mixed before shrinks where a row has a new top.
 void weigh(Room& room, int64_t blocks, int64_t valid, int64_t wide, float scale) {
     const __m512 none = _mm512_set1_ps(-INFINITY);
+    const __m512bh ones = (__m512bh)_mm512_set1_epi16(0x3f80);
     for (int row = 0; row < ROWS; ++row) {
         float* s = room.scores + row * KEYS;
         if (valid < blocks * 16)
@@ -123,15 +158,15 @@ void weigh(Room& room, int64_t blocks, int64_t valid, int64_t wide, float scale)
             room.sum[row] *= shrink;
             room.top[row] = top;
         }
-        __m512 by = _mm512_set1_ps(scale), less = _mm512_set1_ps(-room.top[row]);
-        __m512 one = _mm512_setzero_ps(), two = _mm512_setzero_ps();
+        __m512 by = _mm512_set1_ps(128 * scale), less = _mm512_set1_ps(128 * (127 - room.top[row])), sum = _mm512_setzero_ps();
         for (int64_t b = 0; b < blocks; b += 2) {
-            __m512 x = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + b * 16), by, less));
-            __m512 y = power_of_two(_mm512_fmadd_ps(_mm512_load_ps(s + b * 16 + 16), by, less));
-            one = _mm512_add_ps(one, x), two = _mm512_add_ps(two, y);
-            _mm512_store_si512(room.shares + row * KEYS + b * 16, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+            __m512i x = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_load_ps(s + b * 16), by, less));
+            __m512i y = _mm512_cvtps_epi32(_mm512_fmadd_ps(_mm512_load_ps(s + b * 16 + 16), by, less));
+            __m512i shares = power_of_two(_mm512_packus_epi32(x, y));
+            sum = _mm512_dpbf16_ps(sum, (__m512bh)shares, ones);
+            _mm512_store_si512(room.shares + row * KEYS + b * 16, shares);
         }
-        room.sum[row] += _mm512_reduce_add_ps(_mm512_add_ps(one, two));
+        room.sum[row] += _mm512_reduce_add_ps(sum);
     }
 }
 
