@@ -3,8 +3,9 @@
 usage: python benchmarks/int8.py error MODEL OPTIMISED          a model, and what fromnoise optimize made of it
        python benchmarks/int8.py quality OPTIMISED [--pictures 64] [--steps 25]    of the embedded model
 
-The error is |int8 - exact| / |exact| of answers to random latents and words, two rows, at the model's own size; exact
-is the model in its usual number format, and in float32 where that is small. Each needs minutes of one core.
+The error is |int8 - exact| / |exact| of answers to noise at five timesteps, two rows, at the model's own size, told a
+prompt's words or noise; exact is the model in its usual number format, and in float32 where that is small. Each needs
+minutes of one core.
 """
 
 from __future__ import annotations
@@ -44,24 +45,36 @@ def unet(model: Path) -> UNet:
 
 
 @torch.inference_mode()
-def answers(model: Path) -> dict[int, Tensor]:
-    """Its answers at each of the timesteps."""
-    network, generator = unet(model), torch.Generator().manual_seed(1)
-    config, dtype = network.config, network.conv_in.weight.dtype
+def words_of(model: Path, width: int) -> dict[str, Tensor]:
+    """What the U-Net is told: a prompt and the empty one, as the model reads them, and noise in their place."""
+    said = fn.load(model).prompts.encode(["a lighthouse on a cliff", ""]).words
+    noise = torch.randn(2, said.shape[1], width, generator=torch.Generator().manual_seed(2))
+    return {"a prompt's words": said, "noise for words": noise}
+
+
+@torch.inference_mode()
+def answers(network: UNet, words: Tensor) -> list[Tensor]:
+    """Its answers to noise at each of the timesteps."""
+    config, dtype, generator = network.config, network.conv_in.weight.dtype, torch.Generator().manual_seed(1)
     x = torch.randn(2, config.in_channels, config.sample_size, config.sample_size, generator=generator).to(dtype)
-    words = torch.randn(2, 77, config.cross_attention_dim, generator=generator).to(dtype)
-    return {time: network(x, torch.full((2,), float(time)), words).float() for time in TIMES}
+    return [network(x, torch.full((2,), float(time)), words.to(dtype)).float() for time in TIMES]
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """How far `other` lies from `one`, as a share of its length."""
+    return float((other - one).norm() / one.norm())
 
 
 def error_table(model: Path, optimised: Path) -> Iterator[str]:
     """The U-Net's error by timestep."""
-    exact, other = answers(model), answers(optimised)
-    yield "| timestep | U-Net output error |"
-    yield "|---|---|"
-    errors = [float((other[time] - exact[time]).norm() / exact[time].norm()) for time in TIMES]
-    for time, error in zip(TIMES, errors, strict=True):
-        yield f"| {time} | {100 * error:.2f} % |"
-    yield f"| mean | {100 * sum(errors) / len(errors):.2f} % |"
+    networks = unet(model), unet(optimised)
+    told = words_of(model, networks[0].config.cross_attention_dim)
+    yield f"| timestep | {' | '.join(told)} |"
+    yield "|---|---|---|"
+    exact, other = ([answers(each, words) for words in told.values()] for each in networks)
+    errors = [list(map(distance, *both)) for both in zip(exact, other, strict=True)]
+    for time, *row in zip(TIMES, *errors, strict=True):
+        yield f"| {time} | {' | '.join(f'{100 * each:.2f} %' for each in row)} |"
 
 
 def quality_table(optimised: Path, pictures: int, steps: int) -> Iterator[str]:
