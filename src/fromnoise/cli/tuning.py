@@ -63,7 +63,9 @@ class Learning:
     flip: Annotated[bool, typer.Option("--flip", help="Learn mirrored pictures too.")] = False
     patience: Annotated[
         int | None,
-        typer.Option("--patience", metavar="N", min=1, help="Checks without gain before it stops.", show_default="8"),
+        typer.Option(
+            "--patience", metavar="N", min=1, help="Checks without gain until it stops.", show_default="recipe's"
+        ),
     ] = None
     most_drift: Annotated[
         float | None,

@@ -41,7 +41,8 @@ class DistillRecipe(Ranked):
 
     `trajectories` drawings of the teacher are learnt from; `guidance` 0 is the model's own. `sampler` and `schedule`
     are those that the LoRA is drawn with; `teacher` is the sampler of the teacher. What was learnt is written `gain`
-    times as strong, since a squared error leaves guidance too weak.
+    times as strong, since a squared error leaves guidance too weak. It is patient: the held-out loss wavers by more
+    than it falls, until the rate does.
     """
 
     jumps: int = 4
@@ -59,6 +60,7 @@ class DistillRecipe(Ranked):
     warmup: int = 20
     check_every: int = 50
     sample_every: int = 200
+    patience: int = 40
 
 
 def train(
