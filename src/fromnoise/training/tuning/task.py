@@ -35,8 +35,7 @@ FEW_TOKENS = 1024
 class Tuning:
     """What all trainers of this package can be told. `model` is a folder or file, None the embedded model.
 
-    `gamma` is Min-SNR's, `power` what its weights are raised to (see DenoiserRecipe), `noise_offset` the deviation of
-    noise that a whole channel shares (Guttenberg 2023), `empty`
+    `gamma` is Min-SNR's, `noise_offset` the deviation of noise that a whole channel shares (Guttenberg 2023), `empty`
     the share of captions left out, `average` the length in steps of the averaged weights that are kept (0: none).
     Every `check_every` steps the loss on fixed noise and timesteps is measured; `patience` checks without a better one
     end the run, and so does a drift on control prompts beyond `most_drift` (0: any may be). `sample_every` 0 draws
@@ -50,7 +49,6 @@ class Tuning:
     rate: float = 1e-3
     warmup: int = 10
     gamma: float = 5.0
-    power: float = 1.0
     noise_offset: float = 0.0
     empty: float = 0.0
     flip: bool = False
@@ -174,7 +172,7 @@ class TuningTask:
         indices = torch.tensor(times)
         sigma = self.schedule.sigmas[indices].float().to(device)
         clean, added = torch.stack(list(latents)).float().to(device), torch.stack(list(noise)).to(device)
-        made = example(clean, added, sigma, self.prediction, self.recipe.gamma, self.recipe.power)
+        made = example(clean, added, sigma, self.prediction, self.recipe.gamma)
         if weights:
             made = made._replace(weight=made.weight * torch.tensor(weights, device=device))
         return Noisy(made, indices.to(device), tuple(captions))
