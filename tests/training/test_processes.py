@@ -31,7 +31,7 @@ recipe = dreambooth.DreamboothRecipe(
     warmup=3, check_every=3, sample_every=6, sample_steps=2, average=3,
 )
 result = dreambooth.train([Path(pictures)], Path(run), recipe, Path(run) / "lora.safetensors")
-print(result.best_step)
+print(f" {result.best_step} ")  # two processes may write one line
 """
 
 
