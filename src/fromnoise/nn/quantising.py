@@ -58,7 +58,7 @@ class Steps:
         """Channels last of any shape (..., C) as 8-bit numbers of that shape."""
         kernels = _kernels() if x.dtype == torch.bfloat16 and not self.mixes else None
         if kernels is None:
-            return _rounded(mixed(x.float()) if self.mixes else x, self)
+            return _rounded(x, self)
         x, made = x.contiguous(), torch.empty(x.shape, dtype=torch.uint8)
         sizes = 1, 1, x.numel() // x.shape[-1], x.shape[-1], 0, 0
         kernels.fromnoise_quantise(x.data_ptr(), None, None, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
@@ -97,8 +97,7 @@ class Steps:
         kernels = _kernels() if x.dtype == torch.bfloat16 else None
         if kernels is None:
             value, gate = x.chunk(2, dim=-1)
-            product = value * F.gelu(gate)
-            return made.copy_(_rounded(mixed(product.float()) if self.mixes else product, self))
+            return made.copy_(_rounded(value * F.gelu(gate), self))
         x, channels = x.contiguous(), made.shape[-1]
         sizes = made.numel() // channels, channels
         quantise = kernels.fromnoise_quantise_mixed if self.mixes else kernels.fromnoise_quantise_gated
@@ -153,7 +152,8 @@ def gated(x: Tensor) -> Tensor:
 
 def _rounded(x: Tensor, steps: Steps) -> Tensor:
     """(..., C) as 8-bit numbers, in float32 all the way."""
-    return (x.float() * steps.scale).round_().add_(steps.zero).nan_to_num_(0).clamp_(0, TOP).to(torch.uint8)
+    x = mixed(x.float()) if steps.mixes else x.float()
+    return (x * steps.scale).round_().add_(steps.zero).nan_to_num_(0).clamp_(0, TOP).to(torch.uint8)
 
 
 def _padded(x: Tensor, pad: int, zero: int) -> Tensor:

@@ -158,7 +158,7 @@ class DenoiserTask:
         return latents, torch.randn(latents.shape, generator=own), caption
 
     def caption(self, picture: Picture, chance: float, draw: Draw) -> str:
-        """One of the picture's captions, or another text for its concept, as many of them in the picture's style."""
+        """One of the picture's captions, or another text for its concept, two of three in the picture's style."""
         others = self.reworded.get(picture.concept, ())
         reworded, which, styled = torch.rand(3, generator=draw.generator("reworded")).tolist()
         if not others or reworded >= self.recipe.reworded:
