@@ -23,7 +23,7 @@ from timing import Call, medians
 from torch import Tensor, nn
 
 from fromnoise.checkpoints import open_checkpoint
-from fromnoise.engines.eager import pack, pack_numbers
+from fromnoise.engines.eager import pack, pack_numbers, use_kernels
 from fromnoise.models.unet import UNet, UNetConfig
 from fromnoise.pipeline.loading import filled
 from fromnoise.runtime.device import cpu_name
@@ -60,6 +60,7 @@ def ours(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
     network.load_state_dict({key: each.bfloat16() for key, each in reference.state_dict().items()}, assign=True)
     network.requires_grad_(False)
     pack(network)
+    use_kernels(network)
     return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
 
 
@@ -68,6 +69,7 @@ def ours_in_int8(folder: Path, x: Tensor, words: Tensor) -> Call:
     network = filled(open_checkpoint(folder).parts["unet"], torch.device("cpu"), torch.bfloat16)
     pack_numbers(network)
     pack(network)
+    use_kernels(network)
     return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
 
 

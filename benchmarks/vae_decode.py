@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL
 from timing import Call, medians
 from torch import Tensor, nn
 
-from fromnoise.engines.eager import pack
+from fromnoise.engines.eager import pack, use_kernels
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.runtime.device import channels_last, cpu_name
 from fromnoise.runtime.memory import kept
@@ -50,6 +50,7 @@ def ours(reference: AutoencoderKL, latents: Tensor) -> Call:
     network = Autoencoder(AutoencoderConfig(scaling_factor=1.0)).bfloat16().eval().requires_grad_(False)
     network.load_state_dict(reference.state_dict())
     pack(network)
+    use_kernels(network)
 
     def call() -> Tensor:
         with kept():

@@ -38,6 +38,19 @@ def test_one_of_a_batch(draw: Run, run: Run, tiny_model: Path):
     assert run("replay", path, "--model", tiny_model).code == 0
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_in_the_number_format_that_drew_it(draw: Run, run: Run, tiny_model: Path, dtype: str):
+    path = draw("a wolf", "--seed", 1, "--count", 3, "--dtype", dtype).paths[2]
+    assert request_in(path).dtype == dtype
+    assert run("replay", path, "--model", tiny_model, "-o", "again.png").code == 0
+    assert request_in(Path("again.png")).dtype == dtype
+
+
+def test_half_precision_draws_pictures_one_by_one_so_that_each_replays_alone(draw: Run, run: Run, tiny_model: Path):
+    path = draw("a wolf", "--seed", 1, "--count", 3, "--dtype", "bfloat16").paths[2]
+    assert run("replay", path, "--exact", "--model", tiny_model).code == 0
+
+
 @pytest.mark.parametrize(("change", "code", "exact_code"), [(0, 0, 0), (2, 0, 1), (3, 1, 1)])
 def test_exit_codes(draw: Run, run: Run, tiny_model: Path, change: int, code: int, exact_code: int):
     (path,) = draw("a wolf", "--seed", 1).paths

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fromnoise.engines.eager import SMALL, gains
+from fromnoise.engines.eager import LARGE, gains
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.runtime.device import LARGE
+from fromnoise.runtime.device import SMALL
 
 
 @pytest.mark.parametrize(

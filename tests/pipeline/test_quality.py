@@ -27,7 +27,7 @@ def pixels(picture: fn.Picture) -> np.ndarray:
 def test_best_is_the_models_own(pipe: fn.Pipeline):
     own = pipe.resolve("x", seed=1)
     assert pipe.resolve("x", seed=1, quality="best") == own
-    assert (own.steps, own.reuse, own.merge, own.interval, own.quality) == (25, None, None, None, None)
+    assert (own.steps, own.reuse, own.merge, own.interval, own.quality) == (12, None, None, None, None)
 
 
 @pytest.mark.parametrize("quality", ["draft", "balanced"])

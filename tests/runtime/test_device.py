@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fromnoise.runtime import device
-from fromnoise.runtime.device import LARGE, cpu_name, pick_dtype
+from fromnoise.runtime.device import SMALL, cpu_name, pick_dtype
 from fromnoise.runtime.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -13,12 +13,12 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("name", "parameters", "instructions", "dtype"),
     [
-        ("auto", LARGE, True, torch.bfloat16),
-        (None, LARGE, True, torch.bfloat16),
-        ("auto", LARGE - 1, True, torch.float32),
-        ("auto", LARGE, False, torch.float32),
+        ("auto", SMALL, True, torch.bfloat16),
+        (None, SMALL, True, torch.bfloat16),
+        ("auto", SMALL - 1, True, torch.float32),
+        ("auto", SMALL, False, torch.float32),
         ("bfloat16", 1, False, torch.bfloat16),
-        ("float32", LARGE, True, torch.float32),
+        ("float32", SMALL, True, torch.float32),
     ],
 )
 def test_number_format(

@@ -192,7 +192,7 @@ class Source:
     dtype: Annotated[
         str,
         typer.Option(
-            "--dtype", metavar="NAME", help=f"{', '.join(DTYPES)}; auto is bfloat16 for large models where it's fast."
+            "--dtype", metavar="NAME", help=f"{', '.join(DTYPES)}; auto is bfloat16 where it's fast, else float32."
         ),
     ] = AUTO
     low_memory: Annotated[

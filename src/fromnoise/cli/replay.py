@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from PIL import Image
 from fromnoise.cli.drawing import open_model, run
 from fromnoise.cli.options import OutputFlag, OverwriteFlag, Source, shared_flags
 from fromnoise.cli.output import Output
+from fromnoise.engines.names import AUTO
 from fromnoise.images.metadata import OWN, Settings, read_settings
 from fromnoise.images.opening import open_image, read_picture
 from fromnoise.images.saving import encode
@@ -54,7 +56,7 @@ def replay(
     place = None if output is None else Output.parse(output, overwrite=overwrite)
     image = open_image(read_picture(picture), str(picture))
     settings, request = replayable(image, picture)
-    pipe = open_model(source, [each.model for each in request.controls])
+    pipe = open_model(in_its_format(source, settings, request), [each.model for each in request.controls])
     tell_what_differs(pipe, settings, request, picture)
     resolved = pipe.resolve(request)
     tell_changed_adapters(request, resolved)
@@ -65,6 +67,15 @@ def replay(
     largest, mean = difference(image, as_saved(drawn[0].image, image.format or "PNG", request))
     print(f"largest difference {largest}/255, mean {mean:.4f}/255")
     return int(largest > (0 if exact else TOLERANCE))
+
+
+def in_its_format(source: Source, settings: Settings, request: Request) -> Source:
+    """The source in the number format that drew the picture, unless another is asked for.
+
+    float16, which only GPUs draw in, is left to be chosen anew.
+    """
+    known = settings.tool == OWN and request.dtype not in (None, "float16")
+    return replace(source, dtype=request.dtype) if known and source.dtype == AUTO else source
 
 
 def replayable(image: Image.Image, path: Path) -> tuple[Settings, Request]:

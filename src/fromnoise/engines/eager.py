@@ -12,11 +12,14 @@ from fromnoise.nn.attention import Attention
 from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.eight_bit import EightBit, eight_bit_layers, supported
 from fromnoise.nn.norm import GroupNorm
-from fromnoise.runtime.device import LARGE
+from fromnoise.runtime.device import SMALL
 from fromnoise.runtime.memory import give_back
 
-SMALL = 10_000_000
-"""Parameters from which a network in bfloat16 is laid out; the embedded one takes four fifths of the time then."""
+LARGE = 200_000_000
+"""Parameters from which a network gains by being laid out in float32, and by kernels compiled where it runs.
+
+In bfloat16 it gains by the layout from `SMALL` on: the embedded one takes four fifths of the time then.
+"""
 
 
 def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
@@ -29,8 +32,8 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
     if supported():
         pack_numbers(network)
     if gains(network) and not _is_laid_out(network):
-        pack(network)
-        pack(autoencoder)
+        prepare(autoencoder, _size(network))
+        prepare(network, _size(network))
 
 
 def pack_numbers(network: nn.Module) -> None:
@@ -41,27 +44,35 @@ def pack_numbers(network: nn.Module) -> None:
             give_back()
 
 
-def pack(network: nn.Module) -> None:
-    """Pack convolutions, and let attention and norms use compiled kernels where there are such.
+def prepare(part: nn.Module, parameters: int) -> None:
+    """Lay out a part of a model whose U-Net has so many parameters, as far as that pays."""
+    if pays(parameters, next(part.parameters()).dtype):
+        pack(part)
+    if parameters >= LARGE:
+        use_kernels(part)
 
-    A packed convolution lets go of its ordinary weights, so memory never holds all of both.
-    """
+
+def pack(network: nn.Module) -> None:
+    """Pack convolutions; each lets go of its ordinary weights, so memory never holds all of both."""
     for each in _convolutions(network):
         each.pack()
         give_back()
+
+
+def use_kernels(network: nn.Module) -> None:
+    """Let attention and norms use compiled kernels, in bfloat16 and where they can be compiled."""
     half = next(network.parameters()).dtype == torch.bfloat16
-    _use_kernels(network, attention=half and tiles.available(), norms=half and activation.available())
+    _set_kernels(network, attention=half and tiles.available(), norms=half and activation.available())
 
 
 def gains(network: nn.Module) -> bool:
     """True for what `lay_out` lays out: a large network on a CPU that has oneDNN, which does not learn."""
     weights = list(network.parameters())
-    large = is_large(sum(each.numel() for each in weights), weights[0].dtype)
-    large = large and torch.backends.mkldnn.is_available()
+    large = pays(_size(network), weights[0].dtype) and torch.backends.mkldnn.is_available()
     return large and weights[0].device.type in ("cpu", "meta") and not any(each.requires_grad for each in weights)
 
 
-def is_large(parameters: int, dtype: torch.dtype) -> bool:
+def pays(parameters: int, dtype: torch.dtype) -> bool:
     """True for a network that is faster packed, by its size and number format."""
     return parameters >= (SMALL if dtype == torch.bfloat16 else LARGE)
 
@@ -70,10 +81,14 @@ def unpack(network: nn.Module) -> None:
     """Give a network its ordinary weights back: other engines and trainers read them."""
     for each in (*_convolutions(network), *eight_bit_layers(network)):
         each.unpack()
-    _use_kernels(network, attention=False, norms=False)
+    _set_kernels(network, attention=False, norms=False)
 
 
-def _use_kernels(network: nn.Module, *, attention: bool, norms: bool) -> None:
+def _size(network: nn.Module) -> int:
+    return sum(each.numel() for each in network.parameters())
+
+
+def _set_kernels(network: nn.Module, *, attention: bool, norms: bool) -> None:
     for each in network.modules():
         if isinstance(each, Attention):
             each.tiled = attention

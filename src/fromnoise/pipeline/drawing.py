@@ -167,11 +167,12 @@ class Pipeline:
     def parts(self, request: Request) -> Iterator[Request]:
         """A resolved request cut into those drawn in one call each: `BATCH` pictures, or one when `exact`.
 
-        Where the prompt leaves choices (`{red|green}`, `__animal__`), each picture's seed makes its own.
+        It is one in bfloat16 and int8 too, whose rounding depends on the batch and would show: a picture must replay
+        alone. Where the prompt leaves choices (`{red|green}`, `__animal__`), each picture's seed makes its own.
         """
         alone = self.alone(request)
         same = all(each.with_(seed=request.seed, count=request.count) == request for each in alone)
-        batch = BATCH if same and not request.exact else 1
+        batch = BATCH if same and not request.exact and self.format == "float32" else 1
         for first in range(0, request.count, batch):
             yield alone[first].with_(count=min(batch, request.count - first))
 

@@ -14,7 +14,7 @@ from torch import nn
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build, eight_bit_names
 from fromnoise.checkpoints.tokenizers import tokenizer_of
-from fromnoise.engines.eager import is_large, pack, pack_numbers
+from fromnoise.engines.eager import pack_numbers, prepare
 from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
@@ -54,9 +54,9 @@ def load(
     animal.txt of `wildcards` answers `__animal__` in a prompt, the cat.safetensors of `lora_folder` `<lora:cat:0.8>`.
     With `low_memory` text encoder, U-Net and autoencoder take turns in memory, read anew each time; eager, on a CPU,
     for models that aren't in int8.
-    `dtype` None (or "auto") is bfloat16 for large models on hardware that computes with it, else float32; a model that
-    `fromnoise optimize` wrote computes in int8 then, and with any other dtype in that.  `engine` is
-    one of `engines.names.ENGINES`.
+    `dtype` None (or "auto") is bfloat16 for networks of ten million parameters and more on hardware that computes with
+    it, else float32; a model that `fromnoise optimize` wrote computes in int8 then, and with any other dtype in that.
+    `engine` is one of `engines.names.ENGINES`.
     Raises UsageError when there is no such model, FromnoiseError naming the file when a part is damaged or of another
     family.
     """
@@ -85,7 +85,7 @@ def load(
         return module
 
     def built(part: Part) -> Any:
-        return waiting(part, form, turns, packed=is_large(size, form)) if low_memory else loaded(part)
+        return waiting(part, form, turns, size) if low_memory else loaded(part)
 
     return Pipeline(
         prompts=_prompts(checkpoint, built),
@@ -137,14 +137,16 @@ def _require_turns(unet: Part, device: torch.device, engine: str, in_numbers: bo
         raise UsageError("a model in int8 takes turns in memory only where it computes so; leave --low-memory out")
 
 
-def waiting(part: Part, dtype: torch.dtype, turns: Turns, packed: bool) -> nn.Module:
-    """The part as a module without weights, which reads them, and packs them, whenever its turn comes."""
+def waiting(part: Part, dtype: torch.dtype, turns: Turns, size: int) -> nn.Module:
+    """The part as a module without weights, which reads them, and packs them, whenever its turn comes.
+
+    `size` is the U-Net's, in parameters.
+    """
 
     def fill(module: nn.Module) -> None:
         part.load_into(module, dtype)
         module.requires_grad_(False)
-        if packed:
-            pack(module)
+        prepare(module, size)
         pack_numbers(module)
 
     module = build(part.config).to(dtype).eval().requires_grad_(False)

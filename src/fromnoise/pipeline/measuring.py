@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fromnoise.engines.eager import pack
+from fromnoise.engines.eager import pack, use_kernels
 from fromnoise.models.autoencoder import SelfAttention
 from fromnoise.models.work import Kind, Piece, pixel_attention, resnet, transformer
 from fromnoise.nn.attention import SpatialTransformer
@@ -79,6 +79,7 @@ class Form:
         module = module.eval().requires_grad_(False).to(self.dtype)
         if self.packed:
             pack(module)
+            use_kernels(module)
         return module
 
     def maps(self, count: int, side: int, width: int) -> Tensor:

@@ -15,8 +15,8 @@ from fromnoise.runtime.errors import UsageError
 
 M = TypeVar("M", bound=nn.Module)
 
-LARGE = 200_000_000
-"""Parameters of a network from which half precision is worth it; the embedded model has far fewer."""
+SMALL = 10_000_000
+"""Parameters of a network up to which half precision gains nothing; the embedded model has twice as many."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Number formats by name."""
@@ -37,12 +37,12 @@ def channels_last(module: M) -> M:
 
 
 def pick_dtype(name: str | None, device: torch.device, parameters: int) -> torch.dtype:
-    """The named number format; else bfloat16 for a network of many parameters where the device computes with it.
+    """The named number format; else bfloat16 for a network that is not small, where the device computes with it.
 
     UsageError for a name that is none, and for float16 on a CPU, where it is emulated and very slow.
     """
     if name in (None, "auto"):
-        return torch.bfloat16 if parameters >= LARGE and has_bfloat16(device) else torch.float32
+        return torch.bfloat16 if parameters >= SMALL and has_bfloat16(device) else torch.float32
     if name not in DTYPES:
         raise UsageError(f"no dtype {name!r}; choose one of auto, {', '.join(DTYPES)}")
     if name == "float16" and device.type == "cpu":
