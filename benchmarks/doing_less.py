@@ -38,11 +38,11 @@ from fromnoise.runtime.paths import JUDGE
 
 Fields = Mapping[str, Any]
 
-BEST = "best (the model's own)"
+BEST = "best (25 steps)"
 
 OPTIONS: Mapping[str, Fields] = MappingProxyType(
     {
-        BEST: {},
+        BEST: {"steps": 25},
         "20 steps": {"steps": 20},
         "10 steps": {"steps": 10},
         "10 steps, UniPC": {"steps": 10, "sampler": "unipc"},
@@ -163,12 +163,12 @@ def quality_table(pictures: int) -> Iterator[str]:
         scores = (judge.study(drawn).embedding * judge.vectors[concepts]).sum(1)
         return Seen(scores, kid_without_each(reference.project(judge.read(drawn).features), real))
 
-    exact = seen({})
+    exact = seen(OPTIONS[BEST])
     yield f"{pictures} prompts of trained pairs, bfloat16\n"
     yield "| settings | picture-text score | of exact | KID x 1000 | more than exact |"
     yield "|---|---|---|---|---|"
     yield exact.row(BEST, exact)
-    yield seen({}, SHIFT).row("the same, other seeds", exact)
+    yield seen(OPTIONS[BEST], SHIFT).row("the same, other seeds", exact)
     for name in OPTIONS:
         if name != BEST:
             yield seen(OPTIONS[name]).row(name, exact)

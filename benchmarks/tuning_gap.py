@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--kinds", nargs="+", default=list(RECIPES), choices=list(RECIPES))
     asked = parser.parse_args()
-    pipe = fn.load()
+    pipe = fn.load(dtype="float32")
     channels_last(pipe.unet)
     rows: dict[str, list[tuple[float, float, float]]] = {kind: [] for kind in asked.kinds}
     print("| concept | | seed | gap closed | as measured | control score kept |\n|---|---|---|---|---|---|")

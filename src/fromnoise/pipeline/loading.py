@@ -70,7 +70,7 @@ def load(
     if prediction is None and "unet" in others:
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
-    size = sum(math.prod(each.shape) for each in parts["unet"].tensors.values())
+    size = parameters(parts["unet"])
     form = dtype if isinstance(dtype, torch.dtype) else pick_dtype(None if dtype == INT8 else dtype, where, size)
 
     in_numbers = dtype in (None, AUTO, INT8) and computes_in_int8(parts["unet"], where, dtype == INT8)
@@ -102,6 +102,11 @@ def load(
         turns=turns,
         dtype=form,
     )
+
+
+def parameters(part: Part) -> int:
+    """How many numbers a part has, by its file's header."""
+    return sum(math.prod(each.shape) for each in part.tensors.values())
 
 
 def computes_in_int8(part: Part, device: torch.device, asked: bool) -> bool:

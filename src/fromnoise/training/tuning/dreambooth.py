@@ -60,7 +60,7 @@ def train(
     require_sayable(recipe.token)
     if not recipe.subject.strip():
         raise UsageError("say what the pictures show: --class dog, say")
-    pipeline = opened(recipe)
+    pipeline = opened(recipe, whole=not recipe.lora)
     begin(run, recipe, resume=how.get("resume", False))
     learnt, held = parted(pipeline, found, [subject_captions(recipe)] * len(found), flip=recipe.flip)
     pools = [Pool(learnt)]

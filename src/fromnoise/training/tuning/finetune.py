@@ -48,7 +48,7 @@ def train(
     """
     found = read_captioned(pictures)
     require_captions(found, "")
-    pipeline = opened(recipe)
+    pipeline = opened(recipe, whole=True)
     begin(run, recipe, resume=how.get("resume", False))
     texts = [(str(each.caption),) for each in found]
     told = how.get("told", quiet)

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import torch
 from PIL import Image
 
+from fromnoise.checkpoints import open_checkpoint
+from fromnoise.engines.eager import LARGE
+from fromnoise.hub import found
 from fromnoise.pipeline import Pipeline, load
+from fromnoise.pipeline.loading import parameters
 from fromnoise.request import Request
 from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
+from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import PromptEncoder
 from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.optimizers import adamw
@@ -64,9 +70,14 @@ class Outcome:
     fields: Callable[[Path], Mapping[str, Any]] | None = None
 
 
-def opened(recipe: Tuning) -> Pipeline:
-    """The base model, frozen, laid out for fast convolutions."""
-    pipeline = load(recipe.model, device=launched().device)
+def opened(recipe: Tuning, *, whole: bool = False) -> Pipeline:
+    """The base model, frozen, laid out for fast convolutions.
+
+    A large one is in half precision where that is fast, unless it is to learn as a `whole`; all others in float32.
+    """
+    path = EMBEDDED_MODEL if recipe.model is None else found(recipe.model)
+    small = parameters(open_checkpoint(path).parts["unet"]) < LARGE
+    pipeline = load(path, device=launched().device, dtype=torch.float32 if whole or small else None)
     if pipeline.inpaints or pipeline.unet.config.time_cond_proj_dim is not None:
         raise UsageError(f"{pipeline.name} is an inpainting or LCM network; tune the ordinary model it was made from")
     channels_last(pipeline.unet)
