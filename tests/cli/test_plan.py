@@ -22,7 +22,7 @@ MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed(
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FROMNOISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(planning, "machine", lambda dtype, layout: MACHINE)
+    monkeypatch.setattr(planning, "machine", lambda form: MACHINE)
 
 
 def drawn(path: Path) -> Request:

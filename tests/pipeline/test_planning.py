@@ -24,7 +24,7 @@ def pipe(tiny_model: Path) -> fn.Pipeline:
 @pytest.fixture(autouse=True)
 def known_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FROMNOISE_CACHE", str(tmp_path))
-    monkeypatch.setattr(planning, "machine", lambda dtype, packed: MACHINE)
+    monkeypatch.setattr(planning, "machine", lambda form: MACHINE)
 
 
 @pytest.mark.parametrize(

@@ -57,9 +57,8 @@ def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch):
         return Speed(block[0], block[2], block[3], 1e9)
 
     monkeypatch.setattr(measuring, "speed", speed)
-    monkeypatch.setattr(measuring, "BEYOND_CACHES", 4_000_000)
-    wanted = torch.float32, torch.channels_last
-    assert measuring.machine(*wanted) == measuring.machine(*wanted)
+    wanted = measuring.Form(torch.float32, packed=True)
+    assert measuring.machine(wanted) == measuring.machine(wanted)
     assert tuple(calls) == measuring.BLOCKS
 
 

@@ -32,8 +32,8 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
     if supported():
         pack_numbers(network)
     if gains(network) and not _is_laid_out(network):
-        prepare(autoencoder, _size(network))
-        prepare(network, _size(network))
+        prepare(autoencoder, size(network))
+        prepare(network, size(network))
 
 
 def pack_numbers(network: nn.Module) -> None:
@@ -68,7 +68,7 @@ def use_kernels(network: nn.Module) -> None:
 def gains(network: nn.Module) -> bool:
     """True for what `lay_out` lays out: a large network on a CPU that has oneDNN, which does not learn."""
     weights = list(network.parameters())
-    large = pays(_size(network), weights[0].dtype) and torch.backends.mkldnn.is_available()
+    large = pays(size(network), weights[0].dtype) and torch.backends.mkldnn.is_available()
     return large and weights[0].device.type in ("cpu", "meta") and not any(each.requires_grad for each in weights)
 
 
@@ -84,7 +84,8 @@ def unpack(network: nn.Module) -> None:
     _set_kernels(network, attention=False, norms=False)
 
 
-def _size(network: nn.Module) -> int:
+def size(network: nn.Module) -> int:
+    """How many parameters a network has."""
     return sum(each.numel() for each in network.parameters())
 
 

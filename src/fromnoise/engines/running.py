@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from importlib import import_module
 from threading import Lock, local
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from fromnoise.engines.cache import Store
 from fromnoise.engines.choosing import PACES, Choice, State, Work, choose, considered
 from fromnoise.engines.contract import Engine, Inputs, Prepared
-from fromnoise.engines.eager import lay_out, unpack
+from fromnoise.engines.eager import lay_out, size, unpack
 from fromnoise.engines.names import AUTO, COMPILE, EAGER, ENGINES, OPENVINO
 from fromnoise.engines.plain import GIVEN, PlainDecoder, PlainUNet
 from fromnoise.models.autoencoder import Autoencoder
@@ -126,6 +127,15 @@ class Engines:
         self._decode = PlainDecoder(autoencoder)
         self._used = local()
 
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """Parameters of U-Net and autoencoder."""
+        return size(self.unet), size(self.autoencoder)
+
+    @cached_property
+    def _in_eight_bits(self) -> bool:
+        return any(eight_bit_layers(self.unet))
+
     @property
     def used(self) -> str:
         """The engine of this thread's last call of the U-Net."""
@@ -158,7 +168,7 @@ class Engines:
 
     def decode(self, latents: Tensor, count: int = 1) -> Tensor:
         """Pictures of latents; `count` is how many such calls are to be expected."""
-        choice = self._decoder.choose(self._decode, (latents.float(),), _work(self.autoencoder, latents, count))
+        choice = self._decoder.choose(self._decode, (latents.float(),), _work(self._sizes[1], latents, count))
         if choice.engine == EAGER:
             large = latents[0, 0].numel() * self.autoencoder.config.factor**2 >= LARGE_PICTURE
             with kept() if large else nullcontext():
@@ -168,13 +178,12 @@ class Engines:
     def _work(self, x: Tensor, calls: int, extras: Extras, needs: Sequence[str]) -> Work:
         carried = [what for what, is_there in EAGER_ONLY.items() if is_there(extras)]
         watched = ["captures"] if self._unet.asked != EAGER and _is_watched(self.unet) else []
-        whole = ["8-bit layers"] if self._unet.asked != EAGER and any(eight_bit_layers(self.unet)) else []
+        whole = ["8-bit layers"] if self._unet.asked != EAGER and self._in_eight_bits else []
         graph = ["gradients"] if torch.is_grad_enabled() and x.requires_grad else []
-        return _work(self.unet, x, calls, (*needs, *carried, *watched, *whole, *graph))
+        return _work(self._sizes[0], x, calls, (*needs, *carried, *watched, *whole, *graph))
 
 
-def _work(module: nn.Module, x: Tensor, calls: int, needs: Sequence[str] = ()) -> Work:
-    parameters = sum(each.numel() for each in module.parameters())
+def _work(parameters: int, x: Tensor, calls: int, needs: Sequence[str] = ()) -> Work:
     return Work(calls, parameters, len(x) * x[0, 0].numel(), x.device.type, tuple(needs))
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.diffusion.samplers_table import SAMPLER_FACTS
-from fromnoise.engines.eager import gains
 from fromnoise.models.clip_text import ClipText
 from fromnoise.models.extras import Reuse
 from fromnoise.models.tiling import OVERLAP, TILE
@@ -19,10 +18,10 @@ from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.models.work import COPIES, Work, control_work, decoder_work, encoder_work, text_work, unet_work
 from fromnoise.pipeline.drawing import TILED_FROM, Pipeline
 from fromnoise.pipeline.guiding import plan
-from fromnoise.pipeline.measuring import machine
+from fromnoise.pipeline.measuring import Form, machine
 from fromnoise.pipeline.turns import largest
 from fromnoise.request import Request
-from fromnoise.runtime.machine import MEMORY, Machine, peak_bytes, resident_bytes
+from fromnoise.runtime.machine import Machine, peak_bytes, resident_bytes
 
 INTERPRETER = 320e6
 """Bytes that Python, torch and fromnoise hold before a model is loaded."""
@@ -81,22 +80,18 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
     parts = [_bytes(each) for each in (pipe.unet, pipe.autoencoder, *_texts(pipe))]
     weights = largest(parts, pipe.turns) + sum(map(_bytes, pipe.controls.values()))
     resident, loaded = max(resident_bytes(), INTERPRETER + weights), peak_bytes()  # before measuring takes its own
-    measured = machine(pipe.dtype, gains(pipe.unet))
+    measured = machine(Form.of(pipe.unet, pipe.dtype))
     value = pipe.dtype.itemsize
     parts = tuple(
-        Part(name, work, calls, seconds(measured, work, value), COPIES * value * work.values)
+        Part(name, work, calls, seconds(measured, work), COPIES * value * work.values)
         for name, work, calls in works(pipe, request)
     )
     return Forecast(parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
 
 
-def seconds(measured: Machine, work: Work, value: int) -> float:
-    """What a call takes, piece by piece: computing, and reading weights of `value` bytes each from memory.
-
-    Blocks are measured with their weights in a cache, where a whole network's never are.
-    """
-    computing = sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
-    return computing + sum(each.weights for each in work.pieces) * value / measured.rate(MEMORY, 1, 1)
+def seconds(measured: Machine, work: Work) -> float:
+    """What a call takes, piece by piece."""
+    return sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
 
 
 def kind_of_run(pipe: Pipeline, request: Request) -> str:
@@ -107,7 +102,7 @@ def kind_of_run(pipe: Pipeline, request: Request) -> str:
 def learn(pipe: Pipeline, request: Request, predicted: Forecast, taken: float) -> None:
     """Correct later predictions of such runs by what one really took, in seconds of this process's own work."""
     alone = predicted.seconds / predicted.learned
-    machine(pipe.dtype, gains(pipe.unet)).learn(kind_of_run(pipe, request), taken / alone)
+    machine(Form.of(pipe.unet, pipe.dtype)).learn(kind_of_run(pipe, request), taken / alone)
 
 
 def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]]:

@@ -18,9 +18,6 @@ from fromnoise.runtime.device import cpu_name
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write, cache_dir
 
-MEMORY = "memory"
-"""The kind of a speed in bytes a second."""
-
 NEAREST = 3
 """Measured speeds that a speed between them is made of."""
 
