@@ -16,7 +16,7 @@ from fromnoise.runtime.machine import Machine, Speed
 from tests.cli.conftest import Run
 
 KINDS = ("convolution", "transformer", "narrow transformer", "attention")
-MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("memory", 1, 1, 1e30)))
+MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30)))
 
 
 @pytest.fixture(autouse=True)

@@ -44,19 +44,21 @@ def test_formats_are_measured_apart():
 
 @pytest.mark.parametrize("kind", ["convolution", "transformer", "narrow transformer", "attention"])
 def test_every_kind_of_block_has_a_speed(kind: Kind):
-    found = measuring.speed((kind, 2, 4, 320), measuring.Form(torch.float32))
+    found, ready = measuring.speeds((kind, 2, 4, 320), measuring.Form(torch.float32))
     assert (found.kind, found.rows, found.width) == (kind, 32, 320)
     assert 1e6 < found.rate < 1e15
+    assert (ready.kind, ready.rows, ready.width) == ("getting ready", 32, 320)
+    assert 1e4 < ready.rate < 1e12
 
 
 def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch):
     calls: list[measuring.Block] = []
 
-    def speed(block: measuring.Block, form: measuring.Form) -> Speed:
+    def speeds(block: measuring.Block, form: measuring.Form) -> list[Speed]:
         calls.append(block)
-        return Speed(block[0], block[2], block[3], 1e9)
+        return [Speed(block[0], block[2], block[3], 1e9)]
 
-    monkeypatch.setattr(measuring, "speed", speed)
+    monkeypatch.setattr(measuring, "speeds", speeds)
     wanted = measuring.Form(torch.float32, packed=True)
     assert measuring.machine(wanted) == measuring.machine(wanted)
     assert tuple(calls) == measuring.BLOCKS

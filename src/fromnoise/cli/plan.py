@@ -53,6 +53,8 @@ def plan(
         print(json.dumps(as_values(found), indent=2))
         return
     print(settings(request))
+    if found.ready:
+        print(f"  getting ready: {duration(found.ready)}")
     for part in found.parts:
         print(f"  {part.name}: {part.calls} × {part.work.flops / 1e9:,.1f} GFLOP, {duration(part.seconds)} each")
     print(said(found))
@@ -85,7 +87,13 @@ def as_values(found: Forecast) -> dict[str, Any]:
         {"name": each.name, "calls": each.calls, "flops": each.work.flops, "seconds": each.seconds}
         for each in found.parts
     ]
-    return {"seconds": found.seconds, "peak_bytes": found.peak, "flops": found.flops, "parts": parts}
+    return {
+        "seconds": found.seconds,
+        "ready": found.ready,
+        "peak_bytes": found.peak,
+        "flops": found.flops,
+        "parts": parts,
+    }
 
 
 @contextmanager

@@ -117,7 +117,7 @@ class Runner:
 
 
 class Engines:
-    """A model's U-Net and decoder, each run by the engine that suits the work."""
+    """A model's U-Net and decoder, each run by the engine that suits the work; `ran` once there was a run."""
 
     def __init__(
         self, unet: UNet, autoencoder: Autoencoder | TinyAutoencoder, asked: str = AUTO, store: Store | None = None
@@ -126,6 +126,7 @@ class Engines:
         self._unet, self._decoder = Runner(asked, store), Runner(asked, store)
         self._decode = PlainDecoder(autoencoder)
         self._used = local()
+        self.ran = False
 
     @cached_property
     def _sizes(self) -> tuple[int, int]:
@@ -143,6 +144,7 @@ class Engines:
 
     def for_run(self, calls: int, needs: Sequence[str] = ()) -> Callable[[Tensor, Tensor, Tensor, Extras], Tensor]:
         """The U-Net for a run of about so many calls; `needs` says what of it needs the eager module."""
+        self.ran = True
         if self._unet.asked in (AUTO, EAGER):
             lay_out(self.unet, self.autoencoder)
 

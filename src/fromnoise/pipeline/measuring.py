@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle
 from math import ceil
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from fromnoise.models.work import Kind, Piece, pixel_attention, resnet, transfor
 from fromnoise.nn.attention import SpatialTransformer
 from fromnoise.nn.resnet import ResnetBlock
 from fromnoise.runtime.log import note
-from fromnoise.runtime.machine import Machine, Speed, busy_seconds, known_machine, machine_name
+from fromnoise.runtime.machine import READY, Machine, Speed, busy_seconds, known_machine, machine_name
 
 WORDS, CONTEXT = 77, 768
 GROUPS = 8
@@ -54,6 +56,9 @@ VERSION = 3
 BEYOND_CACHES = 64_000_000
 """Bytes of weights that no core's own caches hold."""
 
+TICK = 1e-4
+"""The least seconds that are told from none."""
+
 ENOUGH = 0.1
 """A block is run until so many seconds are spent, and in every copy, after once for warming up."""
 
@@ -78,19 +83,25 @@ class Form:
         layout = ("packed, kernels" if self.kernels else "packed") if self.packed else "plain"
         return f"{machine_name(self.dtype)}, {layout}, blocks {VERSION}"
 
-    def copies(self, make: Callable[[], nn.Module]) -> list[nn.Module]:
-        """Copies of a block that caches can't hold all of: a network's weights are fetched anew each time, too."""
-        first = self._block(make())
-        size = self.dtype.itemsize * sum(each.numel() for each in first.parameters())
-        return [first, *(self._block(make()) for _ in range(ceil(BEYOND_CACHES / size) - 1))]
+    def copies(self, make: Callable[[], nn.Module], x: Tensor) -> list[nn.Module]:
+        """Copies of a block that caches can't hold all of: a network's weights are fetched anew each time, too.
 
-    def _block(self, module: nn.Module) -> nn.Module:
-        module = module.eval().requires_grad_(False).to(self.dtype)
+        `x` are the maps that it is given, which push weights out of caches as well.
+        """
+        with torch.device("meta"):
+            module = make().eval().requires_grad_(False).to(self.dtype)
+        count = ceil(BEYOND_CACHES / (self.dtype.itemsize * (size(module) + x.numel())))
+        made = [copy.deepcopy(module).to_empty(device="cpu") for _ in range(count)]
+        for weight in (weight for each in made for weight in each.parameters()):
+            weight.zero_()  # as fast as any other value, but for those too small to be normal ones
+        return made
+
+    def lay_out(self, module: nn.Module) -> None:
+        """As the eager engine does before the first drawing."""
         if self.packed:
             pack(module)
         if self.kernels:
             use_kernels(module)
-        return module
 
     def maps(self, count: int, side: int, width: int) -> Tensor:
         """Maps of noise."""
@@ -103,18 +114,32 @@ def machine(form: Form) -> Machine:
     known = known_machine(form.name)
     if known is None:
         note("measuring this machine once, to tell how long work will take")
-        known = Machine(form.name, tuple(speed(block, form) for block in BLOCKS))
+        known = Machine(form.name, tuple(speed for block in BLOCKS for speed in speeds(block, form)))
         known.save()
     return known
 
 
 @torch.inference_mode()
-def speed(block: Block, form: Form) -> Speed:
-    """How fast a block runs."""
+def speeds(block: Block, form: Form) -> list[Speed]:
+    """How fast a block runs, and how fast its weights are made ready for the first time.
+
+    A network has about two blocks of each shape, of which the first alone has oneDNN make its kernels.
+    """
     modules, given, piece = _MAKERS[block[0]](block, form)
-    for each in modules:
-        each(*given)
-    return Speed(piece.kind, piece.rows, piece.width, piece.flops / _seconds(modules, given))
+    first = fmean([_first(each, given, form) for each in modules][:2])
+    usual = _seconds(modules, given)
+    ready = piece.weights / max(first - usual, TICK)
+    return [
+        Speed(kind, piece.rows, piece.width, rate) for kind, rate in ((piece.kind, piece.flops / usual), (READY, ready))
+    ]
+
+
+def _first(module: nn.Module, given: tuple[Tensor, ...], form: Form) -> float:
+    """Seconds of laying a module out and calling it for the first time."""
+    started = busy_seconds()
+    form.lay_out(module)
+    module(*given)
+    return busy_seconds() - started
 
 
 def _seconds(modules: list[nn.Module], given: tuple[Tensor, ...]) -> float:
@@ -132,22 +157,24 @@ Made = tuple[list[nn.Module], tuple[Tensor, ...], Piece]
 
 def _resnet(block: Block, form: Form) -> Made:
     _, count, side, width = block
-    modules = form.copies(lambda: ResnetBlock(width, width, GROUPS, 1e-5))
-    return modules, (form.maps(count, side, width),), resnet(count * side**2, width, width, 0, count)
+    x = form.maps(count, side, width)
+    modules = form.copies(lambda: ResnetBlock(width, width, GROUPS, 1e-5), x)
+    return modules, (x,), resnet(count * side**2, width, width, 0, count)
 
 
 def _transformer(block: Block, form: Form) -> Made:
     kind, count, side, width = block
     heads = width // HEADS[kind]
-    modules = form.copies(lambda: SpatialTransformer(width, heads, CONTEXT, GROUPS))
-    given = form.maps(count, side, width), torch.randn(count, WORDS, CONTEXT).to(form.dtype)
-    return modules, given, transformer(count, side**2, width, WORDS, CONTEXT, heads)
+    x, words = form.maps(count, side, width), torch.randn(count, WORDS, CONTEXT).to(form.dtype)
+    modules = form.copies(lambda: SpatialTransformer(width, heads, CONTEXT, GROUPS), x)
+    return modules, (x, words), transformer(count, side**2, width, WORDS, CONTEXT, heads)
 
 
 def _attention(block: Block, form: Form) -> Made:
     _, count, side, width = block
-    modules = form.copies(lambda: SelfAttention(width, GROUPS))
-    return modules, (form.maps(count, side, width),), pixel_attention(count, side**2, width)
+    x = form.maps(count, side, width)
+    modules = form.copies(lambda: SelfAttention(width, GROUPS), x)
+    return modules, (x,), pixel_attention(count, side**2, width)
 
 
 _MAKERS: dict[Kind, Callable[[Block, Form], Made]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ from fromnoise.pipeline.guiding import plan
 from fromnoise.pipeline.measuring import Form, machine
 from fromnoise.pipeline.turns import largest
 from fromnoise.request import Request
-from fromnoise.runtime.machine import Machine, peak_bytes, resident_bytes
+from fromnoise.runtime.machine import READY, Machine, peak_bytes, resident_bytes
 
 INTERPRETER = 320e6
 """Bytes that Python, torch and fromnoise hold before a model is loaded."""
@@ -43,8 +43,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What drawing is expected to take: its parts, and the process's bytes before it: now, and at the most so far."""
+    """What drawing is expected to take.
 
+    `ready` seconds before the first drawing, then its parts; and the process's bytes before it: now, and at the most
+    so far.
+    """
+
+    ready: float
     parts: tuple[Part, ...]
     resident: float
     loaded: float
@@ -58,7 +63,7 @@ class Forecast:
     @property
     def seconds(self) -> float:
         """Seconds of this machine for itself, loading not included."""
-        return self.learned * sum(each.calls * each.seconds for each in self.parts)
+        return self.learned * (self.ready + sum(each.calls * each.seconds for each in self.parts))
 
     @property
     def peak(self) -> float:
@@ -86,12 +91,19 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
         Part(name, work, calls, seconds(measured, work), COPIES * value * work.values)
         for name, work, calls in works(pipe, request)
     )
-    return Forecast(parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
+    ready = 0.0 if pipe.engines.ran else getting_ready(measured, {each.name: each.work for each in parts})
+    return Forecast(ready, parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
 
 
 def seconds(measured: Machine, work: Work) -> float:
     """What a call takes, piece by piece."""
     return sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
+
+
+def getting_ready(measured: Machine, networks: Mapping[str, Work]) -> float:
+    """Seconds until the weights of networks are laid out: what their first calls take beyond later ones."""
+    pieces = [piece for work in networks.values() for piece in work.pieces]
+    return sum(each.weights / measured.rate(READY, each.rows, each.width) for each in pieces)
 
 
 def kind_of_run(pipe: Pipeline, request: Request) -> str:

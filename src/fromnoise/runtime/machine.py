@@ -18,6 +18,9 @@ from fromnoise.runtime.device import cpu_name
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write, cache_dir
 
+READY = "getting ready"
+"""The kind of a speed in weights a second that are laid out before they are first used."""
+
 NEAREST = 3
 """Measured speeds that a speed between them is made of."""
 
