@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -10,12 +11,12 @@ from fromnoise.adapters import Adapted
 from fromnoise.pipeline.network import Said
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
-from fromnoise.text import Conditioning, PromptEncoder, read
+from fromnoise.text import Composed, Conditioning, PromptEncoder, read
 
 
 @dataclass(frozen=True)
 class Wording:
-    """What a request says at each of its `steps`; the encoder keeps what it made, so repeats cost nothing.
+    """What a request says at each of its `steps`; what was said once is kept, so repeats cost nothing.
 
     `instead` takes the place of the prompt: a mix of several, say.
     """
@@ -27,6 +28,7 @@ class Wording:
     device: torch.device
     dtype: torch.dtype
     instead: Conditioning | None = None
+    _known: dict[Any, Said] = field(default_factory=dict, repr=False)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -40,6 +42,12 @@ class Wording:
         request = self.request
         positives = read(request.prompt, str(request.weighting)).at(step, self.steps)
         negative = read(request.negative, str(request.weighting), compose=False).at(step, self.steps)[0]
+        if (positives, negative) not in self._known:
+            self._known[positives, negative] = self._said(positives, negative)
+        return self._known[positives, negative]
+
+    def _said(self, positives: tuple[Composed, ...], negative: Composed) -> Said:
+        request = self.request
         settings = {"weighting": str(request.weighting), "clip_skip": request.clip_skip}
         with self.adapted:
             made = self.adapted.prompts(self.prompts).pair(positives, negative, **settings)
