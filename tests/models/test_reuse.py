@@ -103,7 +103,7 @@ def test_the_state_goes_on_bit_exactly(unet: UNet):
 
 def test_controls_reach_both_kinds_of_calls(unet: UNet):
     x, time, words = given()
-    kept = unet.descend(unet.conv_in(x), unet.embed(time, Extras()), words)
+    kept = unet.descend(unet.conv_in(x), unet.embed(time, words, Extras()), words)
     control = Control(tuple(torch.randn_like(each) for each in kept), torch.randn_like(kept[-1]))
     reuse, exact = Reuse(2, 2), unet(x, time, words, Extras(control=control))
     for _ in range(2):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fromnoise.engines.eager import pack
+from fromnoise.engines.eager import pack, use_kernels
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.nn import activation, bands
 from fromnoise.nn.circular import Circular
@@ -42,6 +42,7 @@ def halves(module: nn.Module) -> tuple[nn.Module, nn.Module]:
     half = module.bfloat16().eval().requires_grad_(False)
     exact = copy.deepcopy(half).float()
     pack(half)
+    use_kernels(half)
     return exact, half
 
 

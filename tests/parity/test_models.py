@@ -25,6 +25,7 @@ UNETS = {
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     ),
     "sd2": replace(UNET, use_linear_projection=True, attention_head_dim=(2, 4)),
+    "text beside the time": replace(UNET, addition_embed_type="text", addition_embed_type_num_heads=4),
 }
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -9,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from fromnoise.checkpoints.folder import save_module
 from fromnoise.data import load_dataset
 from fromnoise.models.unet import UNet
+from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import TextEncoder
 from fromnoise.training import denoiser as subject
-from fromnoise.training.denoiser import CONFIG, Captioned, DenoiserRecipe, DenoiserTask
+from fromnoise.training.denoiser import CONFIG, Captioned, DenoiserRecipe, DenoiserTask, new_unet
 from fromnoise.training.lessons import training_pictures
 from fromnoise.training.order import draws, seed_after
 from tests.small_dataset import write_dataset
@@ -65,3 +68,21 @@ def test_other_weights_mean_other_noise(tmp_path: Path) -> None:
     second.write_bytes(b"the weights that they became")
     assert len({0, seed_after(0, first), seed_after(0, second), seed_after(1, second)}) == 4
     assert seed_after(0, first) == seed_after(0, first)
+
+
+@torch.no_grad()
+def test_a_network_without_the_texts_embedding_goes_on_where_it_was(tmp_path: Path) -> None:
+    before = UNet(replace(CONFIG, addition_embed_type=None, addition_embed_type_num_heads=64)).eval()
+    save_module(tmp_path, before, "UNet2DConditionModel", dtype=torch.float32)
+    after = new_unet(DenoiserRecipe(init=str(tmp_path))).eval()
+    given = torch.randn(2, 8, 4, 4), torch.tensor([20.0, 900.0]), torch.randn(2, 7, 256)
+    assert torch.allclose(before(*given), after(*given), atol=1e-5)
+    torch.nn.init.ones_(after.get_submodule("add_embedding.norm2").weight)
+    assert not torch.allclose(before(*given), after(*given), atol=1e-2)
+
+
+def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
+    other = UNet(replace(CONFIG, norm_num_groups=16))
+    save_module(tmp_path, other, "UNet2DConditionModel")
+    with pytest.raises(FromnoiseError, match="another shape"):
+        new_unet(DenoiserRecipe(init=str(tmp_path)))

@@ -103,6 +103,7 @@ UNET = KeyMap(
     rules=(
         *_HALF_UNET,
         Rule("time_embedding.cond_proj", "time_embedding.cond_proj"),
+        *(Rule(f"add_embedding.{part}", f"add_embedding.{part}") for part in ("norm1", "pool", "proj", "norm2")),
         *_resnets("up_blocks.{level}.resnets.{layer}", "output_blocks.{entry}.0", _up),
         Rule("up_blocks.{level}.attentions.{layer}", "output_blocks.{entry}.1", _up),
         Rule("up_blocks.{level}.upsamplers.0.conv", "output_blocks.{entry}.{slot}.conv", _upsamplers),

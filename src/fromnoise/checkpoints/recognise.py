@@ -41,6 +41,8 @@ def _width(tensors: Tensors, *endings: str) -> int | None:
 
 
 def _added(tensors: Tensors) -> str | None:
+    if any(key.startswith("add_embedding.pool.") for key in tensors):
+        return "text"
     return "text_time" if any(key.startswith(("add_embedding.", "label_emb.")) for key in tensors) else None
 
 

@@ -66,7 +66,7 @@ class ControlNet(Trunk):
 
     def forward(self, x: Tensor, time: Tensor, words: Tensor, hint: Tensor, extras: Extras = NO_EXTRAS) -> Control:
         """The U-Net's own inputs and a picture `hint` (B or 1, 3, H, W) in [0, 1], as large as what is drawn."""
-        embedded = self.embed(time, extras).to(x.dtype)
+        embedded = self.embed(time, words, extras).to(x.dtype)
         kept = self.descend(self.conv_in(x) + self.controlnet_cond_embedding(hint), embedded, words)
         mid = self.controlnet_mid_block(self.mid_block(kept[-1], embedded, words))
         down = [conv(each) for conv, each in zip(self.controlnet_down_blocks, kept, strict=True)]

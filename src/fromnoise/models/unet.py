@@ -63,7 +63,7 @@ class UNet(Trunk):
 
         SDXL's networks need `extras.pooled` and `extras.time_ids`; ValueError without.
         """
-        embedded = self.embed(time, extras).to(x.dtype)
+        embedded = self.embed(time, words, extras).to(x.dtype)
         x = self.conv_in(x)
         outermost = self.up_blocks[-1]
         assert isinstance(outermost, UpBlock)

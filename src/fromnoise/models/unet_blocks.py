@@ -17,7 +17,7 @@ from fromnoise.models.config import Config
 from fromnoise.models.extras import Extras
 from fromnoise.nn.attention import SpatialTransformer
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.nn.embedding import TimestepEmbedding, guidance_sinusoids, sinusoids
+from fromnoise.nn.embedding import TextEmbedding, TimestepEmbedding, guidance_sinusoids, sinusoids
 from fromnoise.nn.resnet import Downsample, ResnetBlock, Upsample
 
 
@@ -42,6 +42,7 @@ class TrunkConfig(Config):
     flip_sin_to_cos: bool = True
     freq_shift: float = 0
     addition_embed_type: str | None = None
+    addition_embed_type_num_heads: int = 64
     addition_time_embed_dim: int | None = None
     projection_class_embeddings_input_dim: int | None = None
 
@@ -54,9 +55,8 @@ class TrunkConfig(Config):
     }
     CHOICES: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "addition_embed_type": (None, "text_time"),
+        "addition_embed_type": (None, "text", "text_time"),
     }
-    IGNORED: ClassVar[frozenset[str]] = frozenset({"addition_embed_type_num_heads"})
 
     def heads(self, level: int) -> int:
         """The number of attention heads at a level."""
@@ -192,19 +192,23 @@ class Trunk(nn.Module):
         widths, time = config.block_out_channels, config.time_channels
         self.conv_in = Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], time, guidance_channels)
-        if config.addition_embed_type is not None:
+        if config.addition_embed_type == "text":
+            self.add_embedding = TextEmbedding(config.cross_attention_dim, time, config.addition_embed_type_num_heads)
+        elif config.addition_embed_type is not None:
             assert config.projection_class_embeddings_input_dim is not None
             self.add_embedding = TimestepEmbedding(config.projection_class_embeddings_input_dim, time)
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in range(len(widths)))
         self.mid_block = MidBlock(config)
 
-    def embed(self, time: Tensor, extras: Extras) -> Tensor:
-        """Timesteps (B,) and what else is not a map or a word, embedded as (B, time_channels)."""
+    def embed(self, time: Tensor, words: Tensor, extras: Extras) -> Tensor:
+        """Timesteps (B,) and what else speaks to all of a map, embedded as (B, time_channels)."""
         config, dtype = self._trunk, self.conv_in.weight.dtype
         waves = sinusoids(time, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift)
         embedded = self.time_embedding(waves.to(dtype), self._guidance(extras))
         if config.addition_embed_type is None:
             return embedded
+        if config.addition_embed_type == "text":
+            return embedded + self.add_embedding(words)
         return embedded + self.add_embedding(self._addition(extras).to(dtype))
 
     def _guidance(self, extras: Extras) -> Tensor | None:

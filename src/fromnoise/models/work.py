@@ -139,6 +139,9 @@ def unet_work(
     finest = every[0]
     ends = [conv(batch * finest.pixels, config.in_channels, finest.width)]
     ends.append(conv(batch * finest.pixels, finest.width, config.out_channels))
+    if config.addition_embed_type == "text":
+        ends.append(conv(batch * (words + 1), config.cross_attention_dim, 2 * config.cross_attention_dim, 1))
+        ends.append(conv(batch, config.cross_attention_dim, config.cross_attention_dim + config.time_channels, 1))
     if outer is None:
         pieces = [*counter.down(), *counter.middle(), *counter.up()]
         kept = sum(counter.kept)

@@ -49,3 +49,40 @@ class TimestepEmbedding(nn.Module):
         if guidance is not None:
             x = x + self.cond_proj(guidance)
         return self.linear_2(F.silu(self.linear_1(x)))
+
+
+class TextEmbedding(nn.Module):
+    """A prompt's words as one vector that speaks to every pixel beside the time (diffusers' `TextTimeEmbedding`).
+
+    Starts silent: `norm2` gives zeros until it has learnt.
+    """
+
+    def __init__(self, words: int, channels: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(words)
+        self.pool = AttentionPooling(words, heads)
+        self.proj = nn.Linear(words, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """(B, M, words) to (B, channels)."""
+        return self.norm2(self.proj(self.pool(self.norm1(words))))
+
+
+class AttentionPooling(nn.Module):
+    """One query, the words' mean moved by a learnt vector, attends to the words and itself (CLIP's, as IF has it)."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(1, channels) / channels**0.5)
+        self.k_proj, self.q_proj, self.v_proj = (nn.Linear(channels, channels) for _ in range(3))
+
+    def forward(self, words: Tensor) -> Tensor:
+        """(B, M, channels) to (B, channels)."""
+        query = words.mean(1, keepdim=True) + self.positional_embedding
+        seen = torch.cat([query, words], 1)
+        given = self.q_proj(query), self.k_proj(seen), self.v_proj(seen)
+        q, k, v = (each.unflatten(-1, (self.heads, -1)).transpose(1, 2) for each in given)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)

@@ -20,6 +20,7 @@ from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.models.unet import UNet, UNetConfig
 from fromnoise.runtime.device import channels_last
+from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import TextEncoder
@@ -45,6 +46,8 @@ CONFIG = UNetConfig(
     attention_head_dim=(2, 5),
     cross_attention_dim=256,
     use_linear_projection=True,
+    addition_embed_type="text",
+    addition_embed_type_num_heads=8,
 )
 
 SCHEDULER = {
@@ -233,7 +236,7 @@ def train(
         batch=recipe.batch,
         show=show,
         resume=resume,
-        optimizer=muon(model, ("conv_in", "conv_out", "time_embedding")),
+        optimizer=muon(model, ("conv_in", "conv_out", "time_embedding", "add_embedding")),
         extra=[Export(run, recipe, averages, pictures)],
     )
 
@@ -267,10 +270,18 @@ class Export(Every):
 
 
 def new_unet(recipe: DenoiserRecipe) -> UNet:
-    """A fresh network whose last layers start at zero, or the weights that `init` names."""
+    """A fresh network whose last layers start at zero, or the weights that `init` names, which may lack the embedding
+    of the text: silent, it changes nothing. FromnoiseError for a network of another shape.
+    """
     model = UNet(CONFIG)
     if recipe.init:
-        load_module(model, Path(recipe.init) / DIFFUSERS_WEIGHTS)
+        folder = Path(recipe.init)
+        known, _ = load_module(
+            UNet(UNetConfig.from_json(read_json(folder / "config.json"))), folder / DIFFUSERS_WEIGHTS
+        )
+        if replace(known.config, addition_embed_type="text", addition_embed_type_num_heads=8) != CONFIG:
+            raise FromnoiseError(f"{folder} has another shape than what is trained here")
+        model.load_state_dict(known.state_dict(), strict=False)
     else:
         start_silent(model)
     return channels_last(model)
