@@ -66,7 +66,7 @@ def test_text_to_image(folders: Callable[[str], Path], family: str) -> None:
         num_inference_steps=4,
         guidance_scale=3.0,
     )
-    ours = load(folders(family))(PROMPT, negative=NEGATIVE, seed=5, steps=4, guidance=3.0, **EULER)
+    ours = load(folders(family), dtype="float32")(PROMPT, negative=NEGATIVE, seed=5, steps=4, guidance=3.0, **EULER)
     require_same(ours[0].image, theirs)
 
 
@@ -80,7 +80,7 @@ def test_sdxl_without_a_negative_prompt_and_another_size(folders: Callable[[str]
         height=96,
         width=160,
     )
-    ours = load(folders("sdxl"))(PROMPT, seed=5, steps=3, guidance=4.0, **EULER, size=(160, 96))
+    ours = load(folders("sdxl"), dtype="float32")(PROMPT, seed=5, steps=3, guidance=4.0, **EULER, size=(160, 96))
     require_same(ours[0].image, theirs)
 
 
@@ -89,7 +89,7 @@ def test_turbo(folders: Callable[[str], Path], family: str, steps: int) -> None:
     kind = getattr(diffusers, FAMILIES[family].pipeline_class)
     theirs = reference(kind, folders(family), num_inference_steps=steps, guidance_scale=0.0)
     habits = drawn_with(HABITS[family]) | {"steps": steps}
-    require_same(load(folders(family))(PROMPT, seed=5, **habits)[0].image, theirs)
+    require_same(load(folders(family), dtype="float32")(PROMPT, seed=5, **habits)[0].image, theirs)
 
 
 def test_latent_consistency(folders: Callable[[str], Path]) -> None:
@@ -97,7 +97,7 @@ def test_latent_consistency(folders: Callable[[str], Path]) -> None:
         diffusers.LatentConsistencyModelPipeline, folders("lcm"), num_inference_steps=3, guidance_scale=8.5
     )
     habits = drawn_with(HABITS["lcm"]) | {"steps": 3, "guidance": 8.5}
-    require_same(load(folders("lcm"))(PROMPT, seed=5, **habits)[0].image, theirs)
+    require_same(load(folders("lcm"), dtype="float32")(PROMPT, seed=5, **habits)[0].image, theirs)
 
 
 @pytest.mark.parametrize("sampler", INPAINTED_WITH)
@@ -121,7 +121,9 @@ def test_inpainting(folders: Callable[[str], Path], family: str, strength: float
         width=side,
     )
     given = {"init": to_png(start), "mask": to_png(mask), "strength": strength, "like": "diffusers"}
-    ours = load(folders(family))(PROMPT, seed=5, steps=4, guidance=3.0, **EULER | {"sampler": sampler}, **given)
+    ours = load(folders(family), dtype="float32")(
+        PROMPT, seed=5, steps=4, guidance=3.0, **EULER | {"sampler": sampler}, **given
+    )
     require_same(ours[0].image, theirs)
 
 
@@ -146,7 +148,7 @@ def test_inpainting_the_surroundings_of_a_mask_alone(folders: Callable[[str], Pa
     )
     given = {"init": to_png(start), "mask": to_png(mask), "strength": 1.0, "mask_padding": 7, "mask_blur": 0}
     settings = {"seed": 5, "steps": 3, "guidance": 3.0, "like": "diffusers", "size": (side, side)}
-    ours = load(folders(family))(PROMPT, **EULER, **settings, **given)
+    ours = load(folders(family), dtype="float32")(PROMPT, **EULER, **settings, **given)
     require_same(ours[0].image, theirs)
 
 
@@ -171,7 +173,7 @@ def test_two_control_nets(folders: Callable[[str], Path], family: str) -> None:
     )
     name = str(folders(nets))
     controls = (Control(name, to_png(hints[0]), 0.8, 0.0, 0.75), Control(name, to_png(hints[1]), 0.4, 0.25, 1.0))
-    pipe = load(folders(family), controls=[folders(nets)])
+    pipe = load(folders(family), controls=[folders(nets)], dtype="float32")
     ours = pipe(PROMPT, seed=5, steps=4, guidance=3.0, **EULER, controls=controls)
     require_same(ours[0].image, theirs)
 
@@ -186,5 +188,5 @@ def test_a_tiny_autoencoder_in_place_of_the_models(folders: Callable[[str], Path
         num_inference_steps=4,
         guidance_scale=3.0,
     )
-    ours = load(folders("sd1"), vae=folders("taesd"))(PROMPT, seed=5, steps=4, guidance=3.0, **EULER)
+    ours = load(folders("sd1"), vae=folders("taesd"), dtype="float32")(PROMPT, seed=5, steps=4, guidance=3.0, **EULER)
     require_same(ours[0].image, theirs)

@@ -76,7 +76,8 @@ class AttentionPooling(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.positional_embedding = nn.Parameter(torch.randn(1, channels) / channels**0.5)
+        self.positional_embedding = nn.Parameter(torch.empty(1, channels))
+        nn.init.normal_(self.positional_embedding, std=channels**-0.5)
         self.k_proj, self.q_proj, self.v_proj = (nn.Linear(channels, channels) for _ in range(3))
 
     def forward(self, words: Tensor) -> Tensor:
