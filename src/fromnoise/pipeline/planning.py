@@ -26,6 +26,9 @@ from fromnoise.runtime.machine import READY, Machine, peak_bytes, resident_bytes
 INTERPRETER = 320e6
 """Bytes that Python, torch and fromnoise hold before a model is loaded."""
 
+BETWEEN = 1.1
+"""What joining maps, sampling and guiding add to a network's blocks (docs/speed.md)."""
+
 ADAPTIVE_CALLS = 34
 """Calls of a sampler that decides by itself, on the embedded model (docs/samplers.md)."""
 
@@ -96,8 +99,8 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
 
 
 def seconds(measured: Machine, work: Work) -> float:
-    """What a call takes, piece by piece."""
-    return sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
+    """What a call takes, piece by piece, and what lies between."""
+    return BETWEEN * sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
 
 
 def getting_ready(measured: Machine, networks: Mapping[str, Work]) -> float:
