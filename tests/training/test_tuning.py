@@ -12,9 +12,12 @@ import torch
 from PIL import Image
 
 from fromnoise.adapters import read_adapter, read_embedding
+from fromnoise.checkpoints import Checkpoint, open_checkpoint
+from fromnoise.checkpoints.convert import write_checkpoint
 from fromnoise.checkpoints.folder import read_tensors
 from fromnoise.pipeline import Pipeline, load
 from fromnoise.request import Lora, Request
+from fromnoise.runtime import device
 from fromnoise.runtime.errors import UsageError
 from fromnoise.text.conditioning import Conditioning
 from fromnoise.training.tuning import dreambooth, finetune, inversion, lora, running
@@ -276,3 +279,21 @@ def test_sizes_take_turns_by_how_many_they_have() -> None:
     assert all(len({each.shape for each, _ in pool.batch(0, step, 3)}) == 1 for step in range(40))
     fresh = Pool(samples)
     assert [draw for _, draw in fresh.batch(0, 25, 3)] == [draw for _, draw in pool.batch(0, 25, 3)]
+
+
+def test_a_base_without_a_network_is_named(tmp_path: Path, pictures: Path, tiny_model: Path) -> None:
+    vae = open_checkpoint(tiny_model).parts["vae"]
+    write_checkpoint(Checkpoint(tmp_path, "custom", {"vae": vae}), tmp_path / "vae.safetensors")
+    with pytest.raises(UsageError, match="has no unet"):
+        running.opened(lora.LoraRecipe(model=str(tmp_path / "vae.safetensors")))
+
+
+@pytest.mark.parametrize(("whole", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
+def test_what_learns_as_a_whole_is_float32(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(running, "LARGE", 1)
+    monkeypatch.setattr(device, "SMALL", 1)
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
+    opened = running.opened(lora.LoraRecipe(model=str(tiny_model)), whole=whole)
+    assert {each.dtype for each in opened.unet.parameters()} == {dtype}

@@ -42,9 +42,9 @@ def replay(
     """Draw a picture again from its own settings and print the largest and the mean difference.
 
     Exits with 1 when a pixel differs by more than 2/255, or with --exact when any differs. A JPEG is compared with
-    the JPEG that the new picture makes. Pictures by AUTOMATIC1111, ComfyUI and others are drawn their tool's way, as
-    far as they tell; with -o the new picture is kept. Another model or adapter than the one that drew the picture is
-    named before anything is drawn.
+    the JPEG that the new picture makes. Our own pictures are drawn in the number format that drew them, those by
+    AUTOMATIC1111, ComfyUI and others their tool's way, as far as they tell; with -o the new picture is kept. Another
+    model or adapter than the one that drew the picture is named before anything is drawn.
 
     For example:
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ class Wording:
     device: torch.device
     dtype: torch.dtype
     instead: Conditioning | None = None
-    _known: dict[Any, Said] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[tuple[Composed, ...], Composed], Said] = field(default_factory=dict, repr=False)
 
     @property
     def weights(self) -> tuple[float, ...]:

@@ -276,11 +276,11 @@ def new_unet(recipe: DenoiserRecipe) -> UNet:
     model = UNet(CONFIG)
     if recipe.init:
         folder = Path(recipe.init)
-        known, _ = load_module(
-            UNet(UNetConfig.from_json(read_json(folder / "config.json"))), folder / DIFFUSERS_WEIGHTS
-        )
-        if replace(known.config, addition_embed_type="text", addition_embed_type_num_heads=8) != CONFIG:
+        shape = UNetConfig.from_json(read_json(folder / "config.json"))
+        added = {name: getattr(CONFIG, name) for name in ("addition_embed_type", "addition_embed_type_num_heads")}
+        if replace(shape, **added) != CONFIG:
             raise FromnoiseError(f"{folder} has another shape than what is trained here")
+        known, _ = load_module(UNet(shape), folder / DIFFUSERS_WEIGHTS)
         model.load_state_dict(known.state_dict(), strict=False)
     else:
         start_silent(model)

@@ -76,8 +76,9 @@ def opened(recipe: Tuning, *, whole: bool = False) -> Pipeline:
     A large one is in half precision where that is fast, unless it is to learn as a `whole`; all others in float32.
     """
     path = EMBEDDED_MODEL if recipe.model is None else found(recipe.model)
-    small = parameters(open_checkpoint(path).parts["unet"]) < LARGE
-    pipeline = load(path, device=launched().device, dtype=torch.float32 if whole or small else None)
+    unet = open_checkpoint(path).parts.get("unet")
+    large = unet is not None and parameters(unet) >= LARGE  # `load` says what is missing
+    pipeline = load(path, device=launched().device, dtype=None if large and not whole else torch.float32)
     if pipeline.inpaints or pipeline.unet.config.time_cond_proj_dim is not None:
         raise UsageError(f"{pipeline.name} is an inpainting or LCM network; tune the ordinary model it was made from")
     channels_last(pipeline.unet)
