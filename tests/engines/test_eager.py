@@ -21,5 +21,5 @@ from fromnoise.runtime.device import SMALL
 )
 def test_packing_pays_from_fewer_parameters_in_bfloat16(parameters: int, dtype: torch.dtype, packed: bool) -> None:
     layer = Conv2d(1000, parameters // 1000, 1, bias=False, device="meta", dtype=dtype).requires_grad_(False)
-    assert gains(layer) == packed
-    assert not gains(layer.requires_grad_())
+    assert gains(layer, parameters) == packed
+    assert not gains(layer.requires_grad_(), parameters)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 import fromnoise as fn
 from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.model_folder import write_folder
+from fromnoise.engines import eager
+from fromnoise.pipeline import loading
 from tests.checkpoints.samples import small
 from tests.tiny import write_model
 
@@ -72,3 +74,20 @@ def test_what_cannot_draw_says_so(tiny_model: Path, tmp_path: Path) -> None:
 def test_sdxls_index_says_whether_an_empty_negative_prompt_is_zeros(tmp_path: Path, said: bool) -> None:
     write_folder(tmp_path / "model", replace(small("sdxl"), zero_negative=said))
     assert fn.load(tmp_path / "model").prompts.reading.zero_negative is said
+
+
+def is_packed(network: torch.nn.Module) -> bool:
+    return any(each.is_mkldnn for each in network.parameters())
+
+
+def test_a_large_network_is_packed_as_it_is_read_and_the_autoencoder_when_it_is_needed(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eager, "LARGE", 1)
+    later = fn.load(tiny_model, dtype="float32")
+    monkeypatch.setattr(loading, "LARGE", 1)
+    pipe = fn.load(tiny_model, dtype="float32")
+    assert [is_packed(each) for each in (later.unet, pipe.unet, pipe.autoencoder)] == [False, True, False]
+    assert np.array_equal(pixels(pipe), pixels(later))
+    assert [is_packed(each) for each in (later.unet, pipe.unet, pipe.autoencoder)] == [True, True, True]
+    assert not is_packed(fn.load(tiny_model, dtype="float32", engine="compile").unet)

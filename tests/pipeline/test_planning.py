@@ -13,7 +13,8 @@ from fromnoise.pipeline import planning
 from fromnoise.runtime.machine import Machine, Speed
 
 KINDS = ("convolution", "transformer", "narrow transformer", "attention")
-MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30)))
+STARTS = dict.fromkeys(KINDS, 0.0)
+MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30)), STARTS)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_speeds_are_kept(own_cache: Path):
-    machine = Machine("one", (Speed("convolution", 64, 320, 1.5e9),))
+    machine = Machine("one", (Speed("convolution", 64, 320, 1.5e9),), {"convolution": 1e-3})
     assert known_machine("one") is None
     machine.save()
     assert known_machine("one") == machine
@@ -49,12 +49,17 @@ def test_every_kind_of_block_has_a_speed(kind: Kind):
     assert 1e6 < found.rate < 1e15
     assert (ready.kind, ready.rows, ready.width) == ("getting ready", 32, 320)
     assert 1e4 < ready.rate < 1e12
+    begun = measuring.start(kind, measuring.Form(torch.float32))
+    assert 1e-6 < begun < 0.1
+    later, _ = measuring.speeds((kind, 2, 4, 320), measuring.Form(torch.float32), begun=10.0)
+    assert found.rate < later.rate < 10 * found.rate  # starting is never all that a call takes
 
 
 def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch):
     calls: list[measuring.Block] = []
 
-    def speeds(block: measuring.Block, form: measuring.Form) -> list[Speed]:
+    def speeds(block: measuring.Block, form: measuring.Form, begun: float) -> list[Speed]:
+        assert begun > 0
         calls.append(block)
         return [Speed(block[0], block[2], block[3], 1e9)]
 

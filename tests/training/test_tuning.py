@@ -15,7 +15,8 @@ from fromnoise.adapters import read_adapter, read_embedding
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
 from fromnoise.checkpoints.convert import write_checkpoint
 from fromnoise.checkpoints.folder import read_tensors
-from fromnoise.pipeline import Pipeline, load
+from fromnoise.engines import eager
+from fromnoise.pipeline import Pipeline, load, loading
 from fromnoise.request import Lora, Request
 from fromnoise.runtime import device
 from fromnoise.runtime.errors import UsageError
@@ -289,11 +290,11 @@ def test_a_base_without_a_network_is_named(tmp_path: Path, pictures: Path, tiny_
 
 
 @pytest.mark.parametrize(("whole", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
-def test_what_learns_as_a_whole_is_float32(
+def test_what_learns_as_a_whole_is_float32_and_nothing_is_packed(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(running, "LARGE", 1)
-    monkeypatch.setattr(device, "SMALL", 1)
+    for module, size in ((running, "LARGE"), (loading, "LARGE"), (eager, "LARGE"), (eager, "SMALL"), (device, "SMALL")):
+        monkeypatch.setattr(module, size, 1)
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
     opened = running.opened(lora.LoraRecipe(model=str(tiny_model)), whole=whole)
-    assert {each.dtype for each in opened.unet.parameters()} == {dtype}
+    assert {(each.dtype, each.is_mkldnn) for each in opened.unet.parameters()} == {(dtype, False)}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fromnoise.checkpoints.loading import fill
+from fromnoise.checkpoints.loading import Ready, fill, leave
 from fromnoise.checkpoints.report import LoadReport
 from fromnoise.checkpoints.stored import Stored, Tensors, main_dtype
 
@@ -66,11 +66,15 @@ class Part:
         return replace(self, name=other.name, config={**(other.config if same_kind else {}), **self.config})
 
     def load_into(
-        self, module: nn.Module, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+        self,
+        module: nn.Module,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        ready: Ready = leave,
     ) -> LoadReport:
-        """Fill a module made on the meta device; `dtype` None keeps the file's. See `loading.fill` for errors."""
+        """Fill a module made on the meta device; see `loading.fill` for what is what, and for errors."""
         expected = f"{self.name} of a {self.family} checkpoint"
-        return fill(module, self.tensors, self.source, expected, dtype=dtype, device=device)
+        return fill(module, self.tensors, self.source, expected, dtype=dtype, device=device, ready=ready)
 
 
 @dataclass(frozen=True)

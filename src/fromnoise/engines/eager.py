@@ -22,8 +22,8 @@ In bfloat16 it gains by the layout from `SMALL` on: the embedded one takes four 
 """
 
 
-def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
-    """Lay out a network's 8-bit layers, and a large network with the autoencoder that goes with it, for a CPU, once.
+def lay_out(network: nn.Module, parameters: int) -> None:
+    """Lay out a part of a model whose U-Net has so many parameters for a CPU, once: 8-bit layers, and large networks.
 
     Weights that learn stay as they are, and small networks too, in float32 up to `LARGE`: packed, they gain nothing.
     """
@@ -31,9 +31,8 @@ def lay_out(network: nn.Module, autoencoder: nn.Module) -> None:
         return
     if supported():
         pack_numbers(network)
-    if gains(network) and not _is_laid_out(network):
-        prepare(autoencoder, size(network))
-        prepare(network, size(network))
+    if gains(network, parameters):
+        prepare(network, parameters)
 
 
 def pack_numbers(network: nn.Module) -> None:
@@ -46,17 +45,18 @@ def pack_numbers(network: nn.Module) -> None:
 
 def prepare(part: nn.Module, parameters: int) -> None:
     """Lay out a part of a model whose U-Net has so many parameters, as far as that pays."""
-    if pays(parameters, next(part.parameters()).dtype):
-        pack(part)
+    if pays(parameters, next(part.parameters()).dtype) and pack(part):
+        give_back()
     if parameters >= LARGE:
         use_kernels(part)
 
 
-def pack(network: nn.Module) -> None:
-    """Pack convolutions; each lets go of its ordinary weights, so memory never holds all of both."""
-    for each in _convolutions(network):
+def pack(network: nn.Module) -> bool:
+    """Pack convolutions that aren't; each lets go of its ordinary weight. True when there were any."""
+    loose = [each for each in _convolutions(network) if not each.weight.is_mkldnn]
+    for each in loose:
         each.pack()
-        give_back()
+    return bool(loose)
 
 
 def use_kernels(network: nn.Module) -> None:
@@ -65,16 +65,17 @@ def use_kernels(network: nn.Module) -> None:
     _set_kernels(network, attention=half and tiles.available(), norms=half and activation.available())
 
 
-def gains(network: nn.Module) -> bool:
-    """True for what `lay_out` lays out: a large network on a CPU that has oneDNN, which does not learn."""
+def gains(network: nn.Module, parameters: int) -> bool:
+    """True for what `lay_out` lays out: a part of a large model on a CPU which does not learn."""
     weights = list(network.parameters())
-    large = pays(size(network), weights[0].dtype) and torch.backends.mkldnn.is_available()
-    return large and weights[0].device.type in ("cpu", "meta") and not any(each.requires_grad for each in weights)
+    on_cpu = weights[0].device.type in ("cpu", "meta")
+    return on_cpu and pays(parameters, weights[0].dtype) and not any(each.requires_grad for each in weights)
 
 
 def pays(parameters: int, dtype: torch.dtype) -> bool:
-    """True for a network that is faster packed, by its size and number format."""
-    return parameters >= (SMALL if dtype == torch.bfloat16 else LARGE)
+    """True for a network that is faster packed, by its size and number format, if torch has oneDNN here."""
+    large = parameters >= (SMALL if dtype == torch.bfloat16 else LARGE)
+    return large and torch.backends.mkldnn.is_available()
 
 
 def unpack(network: nn.Module) -> None:
@@ -99,10 +100,6 @@ def _set_kernels(network: nn.Module, *, attention: bool, norms: bool) -> None:
 
 def _is_empty(network: nn.Module) -> bool:
     return next(network.parameters()).is_meta
-
-
-def _is_laid_out(network: nn.Module) -> bool:
-    return any(each.weight.is_mkldnn for each in _convolutions(network))
 
 
 def _convolutions(network: nn.Module) -> Iterator[Conv2d]:

@@ -145,8 +145,7 @@ class Engines:
     def for_run(self, calls: int, needs: Sequence[str] = ()) -> Callable[[Tensor, Tensor, Tensor, Extras], Tensor]:
         """The U-Net for a run of about so many calls; `needs` says what of it needs the eager module."""
         self.ran = True
-        if self._unet.asked in (AUTO, EAGER):
-            lay_out(self.unet, self.autoencoder)
+        self._lay_out(self.unet)
 
         def predict(x: Tensor, time: Tensor, words: Tensor, extras: Extras = NO_EXTRAS) -> Tensor:
             return self.predict(x, time, words, extras, calls=calls, needs=needs)
@@ -176,6 +175,14 @@ class Engines:
             with kept() if large else nullcontext():
                 return self.autoencoder.decode(latents)
         return self._decoder.prepared(choice.engine, self._decode, (latents.float(),))(latents.float())
+
+    def lay_out_autoencoder(self) -> None:
+        """As the U-Net is before a run; what waits for it are drawings that end in a picture, or begin with one."""
+        self._lay_out(self.autoencoder)
+
+    def _lay_out(self, network: nn.Module) -> None:
+        if self._unet.asked in (AUTO, EAGER):
+            lay_out(network, self._sizes[0])
 
     def _work(self, x: Tensor, calls: int, extras: Extras, needs: Sequence[str]) -> Work:
         carried = [what for what, is_there in EAGER_ONLY.items() if is_there(extras)]

@@ -31,7 +31,8 @@ COPIES = 1.5
 class Piece:
     """A part of a call: `flops` operations on `rows` pixels or tokens (of all pictures) that are `width` channels wide.
 
-    `values` are those that it holds at its widest, for the memory it takes.
+    `values` are those that it holds at its widest, for the memory it takes; `blocks` tells how many blocks of its kind
+    it is, each of which takes some time to start.
     """
 
     kind: Kind
@@ -39,6 +40,7 @@ class Piece:
     rows: int
     width: int
     values: float
+    blocks: float = 1.0
 
     @property
     def weights(self) -> float:
@@ -66,7 +68,7 @@ class Work:
 
 def conv(rows: int, before: int, after: int, kernel: int = 3) -> Piece:
     """A convolution that gives so many pixels."""
-    return Piece("convolution", 2 * rows * kernel**2 * before * after, rows, after, rows * (before + after))
+    return Piece("convolution", 2 * rows * kernel**2 * before * after, rows, after, rows * (before + after), 1 / 4)
 
 
 def resnet(rows: int, before: int, after: int, time: int, batch: int) -> Piece:
@@ -94,7 +96,7 @@ def transformer(
     search = 2 * rows * 3 / 4 * tokens / 4 * width if merged else 0.0
     flops = depth * (own + other + search + 24 * rows * width**2) + 4 * rows * width**2
     kind = "transformer" if width // heads >= WIDE else "narrow transformer"
-    return Piece(kind, flops, rows, width, rows * width * 11)
+    return Piece(kind, flops, rows, width, rows * width * 11, depth)
 
 
 def pixel_attention(batch: int, pixels: int, width: int) -> Piece:

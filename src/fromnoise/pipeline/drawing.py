@@ -286,7 +286,7 @@ class Pipeline:
         `tile` names the axes along which opposite edges meet.
         """
         latents = latents.to(self.device, self.dtype)
-        self.turns.take(self.autoencoder)
+        self._take_autoencoder()
         if isinstance(self.autoencoder, Autoencoder) and self._tiled(latents):
             tiled = decode_tiled if tile is None else partial(decode_circular, axes=tile)
             return tiled(self.autoencoder, latents).float().cpu()
@@ -297,7 +297,7 @@ class Pipeline:
     def encode(self, pixels: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] as float32 latents (B, C, h, w), the likeliest ones; large ones in tiles."""
         pixels = pixels.to(self.device, self.dtype)
-        self.turns.take(self.autoencoder)
+        self._take_autoencoder()
         large = pixels[0, 0].numel() >= TILED_FROM
         if large and isinstance(self.autoencoder, Autoencoder):
             return encode_tiled(self.autoencoder, pixels).float()
@@ -392,6 +392,10 @@ class Pipeline:
         if tiled := self.device.type == "cpu" and max(height, width) > TILE and needed > free:
             note(f"decoding in tiles: at once it would take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
         return tiled
+
+    def _take_autoencoder(self) -> None:
+        self.turns.take(self.autoencoder)
+        self.engines.lay_out_autoencoder()
 
     def _take_texts(self) -> None:
         self.turns.take(*(each.clip_text for each in self.prompts.encoders))

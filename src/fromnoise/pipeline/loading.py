@@ -13,8 +13,9 @@ from torch import nn
 
 from fromnoise.checkpoints import Checkpoint, Part, open_checkpoint
 from fromnoise.checkpoints.building import build, eight_bit_names
+from fromnoise.checkpoints.loading import Ready, leave
 from fromnoise.checkpoints.tokenizers import tokenizer_of
-from fromnoise.engines.eager import pack_numbers, prepare
+from fromnoise.engines.eager import LARGE, pack, pack_numbers, pays, prepare
 from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
@@ -24,6 +25,7 @@ from fromnoise.pipeline.turns import Turns
 from fromnoise.runtime.device import pick_device, pick_dtype
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
+from fromnoise.runtime.memory import kept
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import PromptEncoder, TextEncoder
 from fromnoise.text.conditioning import READINGS
@@ -77,9 +79,10 @@ def load(
     if low_memory:
         _require_turns(parts["unet"], where, engine, in_numbers)
     turns = Turns()
+    at_once = engine in (AUTO, EAGER) and size >= LARGE and pays(size, form)
 
     def loaded(part: Part) -> Any:
-        module = filled(part, where, form)
+        module = (packed if at_once and part is parts["unet"] else filled)(part, where, form)
         if not in_numbers:
             plain_layers(module, form)
         return module
@@ -127,11 +130,18 @@ def computes_in_int8(part: Part, device: torch.device, asked: bool) -> bool:
     return False
 
 
-def filled(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The part as a module of ours, its weights read from its file."""
-    module = build(part.config)
-    part.load_into(module, dtype, device)
-    return module.eval().requires_grad_(False)
+def filled(part: Part, device: torch.device, dtype: torch.dtype, ready: Ready = leave) -> nn.Module:
+    """The part as a module of ours, its weights read from its file; `ready` is told of each layer as it has them."""
+    module = build(part.config).eval().requires_grad_(False)
+    part.load_into(module, dtype, device, ready)
+    return module
+
+
+def packed(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The same with convolutions laid out for a CPU, each before the next is read: ordinary weights that are cast and
+    dropped take the same few pages one after another, which is twice as fast as packing them afterwards."""
+    with kept():
+        return filled(part, device, dtype, pack)
 
 
 def _require_turns(unet: Part, device: torch.device, engine: str, in_numbers: bool) -> None:
@@ -149,8 +159,7 @@ def waiting(part: Part, dtype: torch.dtype, turns: Turns, size: int) -> nn.Modul
     """
 
     def fill(module: nn.Module) -> None:
-        part.load_into(module, dtype)
-        module.requires_grad_(False)
+        part.load_into(module, dtype, ready=pack if pays(size, dtype) else leave)
         prepare(module, size)
         pack_numbers(module)
 

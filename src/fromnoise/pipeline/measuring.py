@@ -21,6 +21,9 @@ from fromnoise.runtime.log import note
 from fromnoise.runtime.machine import READY, Machine, Speed, busy_seconds, known_machine, machine_name
 
 WORDS, CONTEXT = 77, 768
+TIME = 512
+"""Channels of the embedded time."""
+
 GROUPS = 8
 HEADS = {"transformer": 64, "narrow transformer": 40}
 """Channels of a head."""
@@ -50,11 +53,14 @@ BLOCKS: tuple[Block, ...] = (
 )
 """What is measured; the U-Net's blocks on the two pictures of a guided call."""
 
-VERSION = 3
+VERSION = 4
 """Goes up when what is measured runs otherwise than before, so that every machine is measured again."""
 
 BEYOND_CACHES = 64_000_000
 """Bytes of weights that no core's own caches hold."""
+
+MANY = 100
+"""Copies of the smallest blocks."""
 
 TICK = 1e-4
 """The least seconds that are told from none."""
@@ -74,7 +80,7 @@ class Form:
     @classmethod
     def of(cls, unet: nn.Module, dtype: torch.dtype) -> Form:
         """That of a model's networks."""
-        packed = gains(unet)
+        packed = gains(unet, size(unet))
         return cls(dtype, packed, packed and size(unet) >= LARGE)
 
     @property
@@ -90,7 +96,7 @@ class Form:
         """
         with torch.device("meta"):
             module = make().eval().requires_grad_(False).to(self.dtype)
-        count = ceil(BEYOND_CACHES / (self.dtype.itemsize * (size(module) + x.numel())))
+        count = min(ceil(BEYOND_CACHES / (self.dtype.itemsize * (size(module) + x.numel()))), MANY)
         made = [copy.deepcopy(module).to_empty(device="cpu") for _ in range(count)]
         for weight in (weight for each in made for weight in each.parameters()):
             weight.zero_()  # as fast as any other value, but for those too small to be normal ones
@@ -114,14 +120,26 @@ def machine(form: Form) -> Machine:
     known = known_machine(form.name)
     if known is None:
         note("measuring this machine once, to tell how long work will take")
-        known = Machine(form.name, tuple(speed for block in BLOCKS for speed in speeds(block, form)))
+        starts = {kind: start(kind, form) for kind in _MAKERS}
+        known = Machine(
+            form.name, tuple(each for block in BLOCKS for each in speeds(block, form, starts[block[0]])), starts
+        )
         known.save()
     return known
 
 
 @torch.inference_mode()
-def speeds(block: Block, form: Form) -> list[Speed]:
-    """How fast a block runs, and how fast its weights are made ready for the first time.
+def start(kind: Kind, form: Form) -> float:
+    """Seconds that a block takes with next to nothing to do."""
+    modules, given, _ = _MAKERS[kind]((kind, 2, 2, HEADS.get(kind, 64)), form)
+    for each in modules:
+        _first(each, given, form)
+    return _seconds(modules, given)
+
+
+@torch.inference_mode()
+def speeds(block: Block, form: Form, begun: float = 0.0) -> list[Speed]:
+    """How fast a block runs, `begun` seconds after its call, and how fast its weights are made ready the first time.
 
     A network has about two blocks of each shape, of which the first alone has oneDNN make its kernels.
     """
@@ -129,13 +147,14 @@ def speeds(block: Block, form: Form) -> list[Speed]:
     first = fmean([_first(each, given, form) for each in modules][:2])
     usual = _seconds(modules, given)
     ready = piece.weights / max(first - usual, TICK)
-    return [
-        Speed(kind, piece.rows, piece.width, rate) for kind, rate in ((piece.kind, piece.flops / usual), (READY, ready))
-    ]
+    rate = piece.flops / max(usual - begun, usual / 4)
+    return [Speed(kind, piece.rows, piece.width, speed) for kind, speed in ((piece.kind, rate), (READY, ready))]
 
 
 def _first(module: nn.Module, given: tuple[Tensor, ...], form: Form) -> float:
-    """Seconds of laying a module out and calling it for the first time."""
+    """Seconds of calling a module for the first time, laying it out included unless that is a part of loading it."""
+    if form.kernels:
+        form.lay_out(module)
     started = busy_seconds()
     form.lay_out(module)
     module(*given)
@@ -158,8 +177,9 @@ Made = tuple[list[nn.Module], tuple[Tensor, ...], Piece]
 def _resnet(block: Block, form: Form) -> Made:
     _, count, side, width = block
     x = form.maps(count, side, width)
-    modules = form.copies(lambda: ResnetBlock(width, width, GROUPS, 1e-5), x)
-    return modules, (x,), resnet(count * side**2, width, width, 0, count)
+    time = torch.randn(count, TIME).to(form.dtype)
+    modules = form.copies(lambda: ResnetBlock(width, width, GROUPS, 1e-5, TIME), x)
+    return modules, (x, time), resnet(count * side**2, width, width, TIME, count)
 
 
 def _transformer(block: Block, form: Form) -> Made:

@@ -26,7 +26,7 @@ from fromnoise.runtime.machine import READY, Machine, peak_bytes, resident_bytes
 INTERPRETER = 320e6
 """Bytes that Python, torch and fromnoise hold before a model is loaded."""
 
-BETWEEN = 1.1
+BETWEEN = 1.2
 """What joining maps, sampling and guiding add to a network's blocks (docs/speed.md)."""
 
 ADAPTIVE_CALLS = 34
@@ -94,13 +94,15 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
         Part(name, work, calls, seconds(measured, work), COPIES * value * work.values)
         for name, work, calls in works(pipe, request)
     )
-    ready = 0.0 if pipe.engines.ran else getting_ready(measured, {each.name: each.work for each in parts})
+    whole = {each.name: each.work for each in sorted(parts, key=lambda each: each.work.flops)}
+    ready = 0.0 if pipe.engines.ran else getting_ready(measured, whole)
     return Forecast(ready, parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
 
 
 def seconds(measured: Machine, work: Work) -> float:
     """What a call takes, piece by piece, and what lies between."""
-    return BETWEEN * sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
+    begun = sum(each.blocks * measured.starts[each.kind] for each in work.pieces)
+    return BETWEEN * (begun + sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces))
 
 
 def getting_ready(measured: Machine, networks: Mapping[str, Work]) -> float:

@@ -8,7 +8,8 @@ import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,14 @@ class Speed:
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine's speeds; `name` tells CPU, threads, torch and number format, which speeds belong to."""
+    """A machine's speeds; `name` tells CPU, threads, torch and number format, which speeds belong to.
+
+    `starts` are the seconds that a block of a kind takes with next to nothing to do, by kind.
+    """
 
     name: str
     speeds: tuple[Speed, ...]
+    starts: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, kind: str, rows: int, width: int) -> float:
         """Operations a second: the nearest measured speeds of the kind, the nearer the more, in their logarithms."""
@@ -68,7 +73,7 @@ class Machine:
 
     def save(self) -> None:
         """Keep the speeds for other processes."""
-        _write(_file(self.name, "speeds"), {"name": self.name, "speeds": [asdict(each) for each in self.speeds]})
+        _write(_file(self.name, "speeds"), asdict(self))
 
 
 def machine_name(dtype: torch.dtype) -> str:
@@ -80,7 +85,7 @@ def known_machine(name: str) -> Machine | None:
     """The machine of that name as it was measured before; None when it never was."""
     kept = _read(_file(name, "speeds"))
     try:
-        return Machine(name, tuple(Speed(**each) for each in kept["speeds"])) if kept else None
+        return Machine(name, tuple(Speed(**each) for each in kept["speeds"]), kept["starts"]) if kept else None
     except (KeyError, TypeError):
         return None
 
