@@ -9,6 +9,7 @@ import pytest
 
 import fromnoise as fn
 from fromnoise.models.extras import Extras
+from fromnoise.nn.attention import SpatialTransformer
 from fromnoise.pipeline import planning
 from fromnoise.runtime.machine import Machine, Speed
 
@@ -70,6 +71,22 @@ def test_a_forecast_sums_its_parts(pipe: fn.Pipeline):
     twice = planning.forecast(pipe, pipe.resolve("a kite", seed=1, steps=10, count=3))
     assert twice.seconds - found.seconds == pytest.approx(5 * named["U-Net"].seconds)
     assert found.peak > found.resident > 1e8
+
+
+def test_every_block_takes_time_to_start_and_all_weights_are_made_ready(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pipe = fn.load(tiny_model, engine="eager")
+    slow = Machine("test", MACHINE.speeds, {**STARTS, "transformer": 1.0, "narrow transformer": 1.0})
+    slow_to_begin = Machine("test", (*MACHINE.speeds[:-1], Speed("getting ready", 1, 1, 1e6)), STARTS)
+    request = pipe.resolve("a kite", seed=1, steps=4)
+    monkeypatch.setattr(planning, "machine", lambda form: slow)
+    attending = sum(isinstance(each, SpatialTransformer) for each in pipe.unet.modules())
+    unet = next(each for each in planning.forecast(pipe, request).parts if each.name == "U-Net")
+    assert unet.seconds == pytest.approx(planning.BETWEEN * (attending + unet.work.flops / 1e9))
+    monkeypatch.setattr(planning, "machine", lambda form: slow_to_begin)
+    whole, reused = (planning.forecast(pipe, each).ready for each in (request, request.with_(reuse=(2, 1))))
+    assert whole == reused > 0.05  # though the last call reuses what deep layers said
 
 
 def test_what_a_run_took_corrects_the_next(pipe: fn.Pipeline):

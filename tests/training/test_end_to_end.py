@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fromnoise.checkpoints.folder import read_tensors
+from fromnoise.checkpoints.folder import read_tensors, save_module
+from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.pipeline import load
 from fromnoise.training import autoencoder, denoiser
 from fromnoise.training.autoencoder import fold_statistics, new_autoencoder, psnr, sobel
@@ -83,6 +84,28 @@ def test_a_frozen_encoder_keeps_its_latents(tmp_path: Path) -> None:
     recipe = autoencoder.AutoencoderRecipe(freeze_encoder=True)
     learns = {name for name, each in new_autoencoder(recipe).named_parameters() if each.requires_grad}
     assert {name.split(".")[0] for name in learns} == {"post_quant_conv", "decoder"}
+
+
+def test_an_anchored_encoder_keeps_the_latents_that_it_had(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    first = new_autoencoder(autoencoder.AutoencoderRecipe())
+    save_module(tmp_path / "first", first, "AutoencoderKL")
+    pictures = autoencoder.to_model_range(torch.from_numpy(dataset.pixels(range(len(dataset)))))
+    moved: list[float] = []
+    for anchor in (0.0, 10.0):
+        run = tmp_path / f"again-{anchor:g}"
+        recipe = f'init = "{tmp_path / "first"}"\nvaried = 0.5\nanchor = {anchor}\n'
+        (tmp_path / "recipe.toml").write_text(AUTOENCODER_RECIPE.replace("120", "40") + recipe)
+        autoencoder.train(tmp_path / "data", run, tmp_path / "recipe.toml")
+        again = denoiser.read_autoencoder(run)
+        moved.append(float((encoded(again, pictures) - encoded(first, pictures)).square().mean()))
+        assert psnr(again, -pictures) > psnr(first, -pictures) + 1
+    assert moved[1] < 0.3 * moved[0]
+
+
+@torch.no_grad()
+def encoded(model: Autoencoder, pictures: torch.Tensor) -> torch.Tensor:
+    return model.encode(pictures)
 
 
 def test_sobel_sees_a_slope() -> None:

@@ -31,7 +31,7 @@ def lay_out(network: nn.Module, parameters: int) -> None:
         return
     if supported():
         pack_numbers(network)
-    if gains(network, parameters):
+    if gains(network, parameters) and not _is_laid_out(network):
         prepare(network, parameters)
 
 
@@ -45,18 +45,17 @@ def pack_numbers(network: nn.Module) -> None:
 
 def prepare(part: nn.Module, parameters: int) -> None:
     """Lay out a part of a model whose U-Net has so many parameters, as far as that pays."""
-    if pays(parameters, next(part.parameters()).dtype) and pack(part):
+    if pays(parameters, next(part.parameters()).dtype):
+        pack(part)
         give_back()
     if parameters >= LARGE:
         use_kernels(part)
 
 
-def pack(network: nn.Module) -> bool:
-    """Pack convolutions that aren't; each lets go of its ordinary weight. True when there were any."""
-    loose = [each for each in _convolutions(network) if not each.weight.is_mkldnn]
-    for each in loose:
+def pack(network: nn.Module) -> None:
+    """Pack convolutions that aren't; each lets go of its ordinary weight."""
+    for each in _convolutions(network):
         each.pack()
-    return bool(loose)
 
 
 def use_kernels(network: nn.Module) -> None:
@@ -100,6 +99,10 @@ def _set_kernels(network: nn.Module, *, attention: bool, norms: bool) -> None:
 
 def _is_empty(network: nn.Module) -> bool:
     return next(network.parameters()).is_meta
+
+
+def _is_laid_out(network: nn.Module) -> bool:
+    return any(each.weight.is_mkldnn for each in _convolutions(network))
 
 
 def _convolutions(network: nn.Module) -> Iterator[Conv2d]:

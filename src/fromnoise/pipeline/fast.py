@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from fromnoise.checkpoints.weights import open_weights
@@ -33,6 +34,12 @@ def fast_lora(model: Path | None) -> Path:
 
 def fast_habits(lora: Path) -> Habits:
     """The steps, guidance, sampler and schedule that a few-step LoRA was made for; FromnoiseError where it is none."""
+    return _habits(lora, lora.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _habits(lora: Path, changed: int) -> Habits:
+    """Those of the file as it was `changed` last: they are asked for several times a picture."""
     said = open_weights(lora).metadata.get(SETTINGS)
     if said is None:
         raise FromnoiseError(f"{lora} doesn't say how to draw with it; it was not made by: fromnoise train distill")

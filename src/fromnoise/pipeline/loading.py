@@ -79,7 +79,8 @@ def load(
     if low_memory:
         _require_turns(parts["unet"], where, engine, in_numbers)
     turns = Turns()
-    at_once = engine in (AUTO, EAGER) and size >= LARGE and pays(size, form)
+    plain = where.type == "cpu" and engine in (AUTO, EAGER) and not eight_bit_names(parts["unet"].config)
+    at_once = plain and size >= LARGE and pays(size, form)
 
     def loaded(part: Part) -> Any:
         module = (packed if at_once and part is parts["unet"] else filled)(part, where, form)
@@ -138,10 +139,15 @@ def filled(part: Part, device: torch.device, dtype: torch.dtype, ready: Ready = 
 
 
 def packed(part: Part, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """The same with convolutions laid out for a CPU, each before the next is read: ordinary weights that are cast and
-    dropped take the same few pages one after another, which is twice as fast as packing them afterwards."""
+    """The same, laid out for a CPU, each convolution before the next is read.
+
+    Ordinary weights that are cast and dropped take the same few pages, one after another: twice as fast as packing all
+    of them afterwards.
+    """
     with kept():
-        return filled(part, device, dtype, pack)
+        module = filled(part, device, dtype, pack)
+    prepare(module, parameters(part))
+    return module
 
 
 def _require_turns(unet: Part, device: torch.device, engine: str, in_numbers: bool) -> None:

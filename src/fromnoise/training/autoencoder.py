@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +18,25 @@ from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.log import note
 from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.optimizers import muon
-from fromnoise.training.order import draws
+from fromnoise.training.order import Draw, draws
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.variety import vary
 
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
     """Settings of a run; `init` names a `vae` folder to go on from.
 
-    `freeze_encoder` trains the decoder alone, so that a denoiser trained on the latents stays good.
+    `freeze_encoder` trains the decoder alone, so that a denoiser trained on the latents stays good. It stays good with
+    `anchor`, too, the weight of the squared distance from `init`'s latents for pictures as they are in the dataset,
+    while the encoder learns those which it doesn't know: a share `varied`, made from them (see `variety.vary`).
     """
 
     init: str | None = None
     freeze_encoder: bool = False
+    anchor: float = 0.0
+    varied: float = 0.0
     steps: int = 30_000
     batch: int = 8
     rate: float = 5e-4
@@ -57,10 +63,11 @@ OUTSIDE = ("encoder.conv_in", "quant_conv", "post_quant_conv", "decoder.conv_out
 
 @dataclass
 class Pictures:
-    """A batch: pictures (B, 3, H, W) in [-1, 1] and unit noise of their latents' shape."""
+    """A batch: pictures (B, 3, H, W) in [-1, 1], unit noise of their latents' shape, and which are varied (B,)."""
 
     pixels: Tensor
     noise: Tensor
+    varied: Tensor
 
 
 class AutoencoderTask:
@@ -68,6 +75,7 @@ class AutoencoderTask:
 
     def __init__(self, model: Autoencoder, dataset: Dataset, recipe: AutoencoderRecipe) -> None:
         self.model, self.recipe = model, recipe
+        self.before = copy.deepcopy(model).requires_grad_(False) if recipe.anchor else None
         self.rows = dataset.indices(split="train")
         self.pixels = dataset.all_pixels
 
@@ -80,18 +88,36 @@ class AutoencoderTask:
         height, width = pictures[0].shape[:2]
         shape = (self.model.config.latent_channels, height // factor, width // factor)
         noise = torch.stack([torch.randn(shape, generator=draw.generator("latent")) for draw in chosen])
-        return Pictures(to_model_range(torch.stack(flipped)), noise)
+        pixels = to_model_range(torch.stack(flipped))
+        varied = torch.tensor([self._varies(draw) for draw in chosen])
+        for row in varied.nonzero()[:, 0].tolist():
+            pixels[row] = vary(pixels[row], chosen[row].generator("variety"))
+        return Pictures(pixels, noise, varied)
+
+    def _varies(self, draw: Draw) -> bool:
+        return torch.rand((), generator=draw.generator("varies")).item() < self.recipe.varied
 
     def predict(self, batch: Pictures) -> tuple[Tensor, Gaussian]:
         """The reconstruction and the latents' distribution."""
         return self.model(batch.pixels, batch.noise)
 
     def loss(self, prediction: tuple[Tensor, Gaussian], batch: Pictures) -> Tensor:
-        """L1 + edges * L1 of Sobel gradients + kl * (KL per latent)."""
+        """L1 + edges * L1 of Sobel gradients + kl * (KL per latent) + anchor * (squared distance of latents)."""
         rebuilt, latents = prediction[0].float(), prediction[1]
         edge_error = (sobel(rebuilt) - sobel(batch.pixels)).abs().mean()
         kl = latents.kl().mean() / latents.mean[0].numel()
-        return (rebuilt - batch.pixels).abs().mean() + self.recipe.edges * edge_error + self.recipe.kl * kl
+        pixel_error = (rebuilt - batch.pixels).abs().mean()
+        moved = self._moved(latents.mean.float(), batch)
+        return pixel_error + self.recipe.edges * edge_error + self.recipe.kl * kl + self.recipe.anchor * moved
+
+    def _moved(self, latents: Tensor, batch: Pictures) -> Tensor:
+        """How far the latents of pictures as they are lie from what they were, squared and averaged."""
+        plain = ~batch.varied
+        if self.before is None or not plain.any():
+            return latents.new_zeros(())
+        with torch.no_grad():
+            wanted = self.before.distribution(batch.pixels[plain]).mean.float()
+        return ((latents[plain] - wanted) ** 2).sum() / latents.numel()
 
 
 def train(
@@ -116,7 +142,7 @@ def train(
         optimizer=muon(model, OUTSIDE),
     )
     model.load_state_dict(averages.weights(model, recipe.average))
-    finish(model.eval(), pictures, run, fold=not recipe.freeze_encoder)
+    finish(model.eval(), pictures, run, fold=not (recipe.freeze_encoder or recipe.anchor))
 
 
 def new_autoencoder(recipe: AutoencoderRecipe) -> Autoencoder:
