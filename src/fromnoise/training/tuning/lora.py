@@ -49,8 +49,8 @@ class LoraRecipe(Ranked):
     token: str = ""
     style: bool = False
     keep: int = 48
-    keep_weight: float = 1.0
-    steps: int = 300
+    keep_weight: float = 1.5
+    steps: int = 600
     empty: float = 0.2
 
 
