@@ -16,6 +16,7 @@ import fromnoise as fn
 from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.engines import eager
+from fromnoise.images.opening import to_png
 from fromnoise.pipeline import loading
 from tests.checkpoints.samples import small
 from tests.tiny import write_model
@@ -91,3 +92,14 @@ def test_a_large_network_is_packed_as_it_is_read_and_the_autoencoder_when_it_is_
     assert np.array_equal(pixels(pipe), pixels(later))
     assert [is_packed(each) for each in (later.unet, pipe.unet, pipe.autoencoder)] == [True, True, True]
     assert not is_packed(fn.load(tiny_model, dtype="float32", engine="compile").unet)
+
+
+def test_the_autoencoder_is_packed_before_it_reads_the_first_picture(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eager, "LARGE", 1)
+    pipe = fn.load(tiny_model, dtype="float32")
+    picture = to_png(pipe("a kite", **SAID)[0].image)
+    fresh = fn.load(tiny_model, dtype="float32")
+    next(fresh.steps("a kite", **SAID, init=picture, strength=0.7))
+    assert is_packed(fresh.autoencoder)

@@ -286,7 +286,7 @@ class Pipeline:
         `tile` names the axes along which opposite edges meet.
         """
         latents = latents.to(self.device, self.dtype)
-        self._take_autoencoder()
+        self.take_autoencoder()
         if isinstance(self.autoencoder, Autoencoder) and self._tiled(latents):
             tiled = decode_tiled if tile is None else partial(decode_circular, axes=tile)
             return tiled(self.autoencoder, latents).float().cpu()
@@ -297,7 +297,7 @@ class Pipeline:
     def encode(self, pixels: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [-1, 1] as float32 latents (B, C, h, w), the likeliest ones; large ones in tiles."""
         pixels = pixels.to(self.device, self.dtype)
-        self._take_autoencoder()
+        self.take_autoencoder()
         large = pixels[0, 0].numel() >= TILED_FROM
         if large and isinstance(self.autoencoder, Autoencoder):
             return encode_tiled(self.autoencoder, pixels).float()
@@ -393,7 +393,8 @@ class Pipeline:
             note(f"decoding in tiles: at once it would take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
         return tiled
 
-    def _take_autoencoder(self) -> None:
+    def take_autoencoder(self) -> None:
+        """Have the autoencoder there, laid out before it is first used: in bfloat16 its answers differ by that."""
         self.turns.take(self.autoencoder)
         self.engines.lay_out_autoencoder()
 
@@ -464,7 +465,7 @@ class Pipeline:
         mask = torch.ones(1, 1, height, width)
         if request.mask is not None:
             mask = mask_tensor(Inpainting.of(request).shown_mask())
-        self.turns.take(self.autoencoder)
+        self.take_autoencoder()
         return shown(self.autoencoder, mask.to(pixels), pixels, noise().to(pixels))
 
     def _following(self, control: Control) -> Following:

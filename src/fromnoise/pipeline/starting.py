@@ -140,7 +140,7 @@ def _encoded(pipe: Pipeline, request: Request, noise: Noise, *, nothing_drawn: b
         note("strength times steps is below 1: this is the picture through the autoencoder, with nothing drawn")
     # Only diffusers samples the latents; the other tools' first draw is the noise that is added.
     sampled = noise().to(pixels) if likeness(request).noise == "cpu" and not nothing_drawn else None
-    pipe.turns.take(pipe.autoencoder)
+    pipe.take_autoencoder()
     return pipe.autoencoder.encode(pixels, sampled).float().expand(request.count, -1, -1, -1)
 
 
