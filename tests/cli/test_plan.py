@@ -16,8 +16,8 @@ from fromnoise.runtime.machine import Machine, Speed
 from tests.cli.conftest import Run
 
 KINDS = ("convolution", "transformer", "narrow transformer", "attention")
-STARTS = dict.fromkeys(KINDS, 0.0)
-MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30)), STARTS)
+SPEEDS = (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30))
+MACHINE = Machine("test", SPEEDS, dict.fromkeys((*KINDS, "step"), 0.0), dict.fromkeys(KINDS, 0.0))
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +16,9 @@ from fromnoise.pipeline import planning
 from fromnoise.runtime.machine import Machine, Speed
 
 KINDS = ("convolution", "transformer", "narrow transformer", "attention")
-STARTS = dict.fromkeys(KINDS, 0.0)
-MACHINE = Machine("test", (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30)), STARTS)
+NOTHING = dict.fromkeys((*KINDS, "step"), 0.0)
+SPEEDS = tuple(Speed(kind, 64, 64, 1e9) for kind in KINDS)
+MACHINE = Machine("test", (*SPEEDS, Speed("getting ready", 1, 1, 1e30)), NOTHING, NOTHING)
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +76,44 @@ def test_a_forecast_sums_its_parts(pipe: fn.Pipeline):
     assert found.peak > found.resident > 1e8
 
 
-def test_every_block_takes_time_to_start_and_all_weights_are_made_ready(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-):
-    pipe = fn.load(tiny_model, engine="eager")
-    slow = Machine("test", MACHINE.speeds, {**STARTS, "transformer": 1.0, "narrow transformer": 1.0})
-    slow_to_begin = Machine("test", (*MACHINE.speeds[:-1], Speed("getting ready", 1, 1, 1e6)), STARTS)
-    request = pipe.resolve("a kite", seed=1, steps=4)
-    monkeypatch.setattr(planning, "machine", lambda form: slow)
+def on(monkeypatch: pytest.MonkeyPatch, **slow: Any) -> None:
+    monkeypatch.setattr(planning, "machine", lambda form: replace(MACHINE, **slow))
+
+
+def test_every_block_takes_time_to_start(pipe: fn.Pipeline, monkeypatch: pytest.MonkeyPatch):
+    on(monkeypatch, starts={**NOTHING, "transformer": 1.0, "narrow transformer": 1.0})
     attending = sum(isinstance(each, SpatialTransformer) for each in pipe.unet.modules())
-    unet = next(each for each in planning.forecast(pipe, request).parts if each.name == "U-Net")
+    found = planning.forecast(pipe, pipe.resolve("a kite", seed=1, steps=4))
+    unet = next(each for each in found.parts if each.name == "U-Net")
     assert unet.seconds == pytest.approx(planning.BETWEEN * (attending + unet.work.flops / 1e9))
-    monkeypatch.setattr(planning, "machine", lambda form: slow_to_begin)
+
+
+def test_a_step_takes_time_beside_its_network(pipe: fn.Pipeline, monkeypatch: pytest.MonkeyPatch):
+    request = pipe.resolve("a kite", seed=1, steps=5, count=3)
+    known = planning.forecast(pipe, request).seconds
+    on(monkeypatch, starts={**NOTHING, "step": 1.0})
+    assert planning.forecast(pipe, request).seconds == pytest.approx(known + 5)
+
+
+def test_all_weights_are_made_ready_and_kernels_for_every_shape(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    pipe = fn.load(tiny_model, engine="eager")
+    request = pipe.resolve("a kite", seed=1, steps=4)
+    on(monkeypatch, speeds=(*SPEEDS, Speed("getting ready", 1, 1, 1e6)))
     whole, reused = (planning.forecast(pipe, each).ready for each in (request, request.with_(reuse=(2, 1))))
     assert whole == reused > 0.05  # though the last call reuses what deep layers said
+    on(monkeypatch, anew={**NOTHING, "convolution": 1.0})
+    both, alone = (planning.forecast(pipe, each) for each in (request.with_(interval=(0.0, 0.5)), request))
+    unet = next(each for each in alone.parts if each.name == "U-Net")
+    blocks = sum(each.blocks for each in set(unet.work.pieces) if each.kind == "convolution")
+    assert both.ready - alone.ready == pytest.approx(planning.FIRST * blocks)
+
+
+def test_words_are_read_once(pipe: fn.Pipeline):
+    request = pipe.resolve("a kite", seed=1, steps=2, count=3, exact=True)
+    other = pipe.resolve("a {red|green|blue|black|white} kite", seed=1, steps=2, count=3, exact=True)
+    once, again = ({part.name: part.calls for part in planning.forecast(pipe, each).parts} for each in (request, other))
+    assert once["text encoder"] == 1 and once["autoencoder"] == 3
+    assert again["text encoder"] == len({each.prompt for each in pipe.parts(other)}) > 1
 
 
 def test_what_a_run_took_corrects_the_next(pipe: fn.Pipeline):

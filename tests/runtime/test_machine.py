@@ -18,7 +18,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_speeds_are_kept(own_cache: Path):
-    machine = Machine("one", (Speed("convolution", 64, 320, 1.5e9),), {"convolution": 1e-3})
+    machine = Machine("one", (Speed("convolution", 64, 320, 1.5e9),), {"convolution": 1e-3}, {"convolution": 2e-3})
     assert known_machine("one") is None
     machine.save()
     assert known_machine("one") == machine
@@ -65,8 +65,12 @@ def test_a_machine_is_measured_once(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(measuring, "speeds", speeds)
     wanted = measuring.Form(torch.float32, packed=True)
-    assert measuring.machine(wanted) == measuring.machine(wanted)
+    found = measuring.machine(wanted)
+    assert measuring.machine(wanted) == found
     assert tuple(calls) == measuring.BLOCKS
+    assert set(found.starts) == {measuring.STEP, *found.anew}
+    assert 1e-4 <= found.starts[measuring.STEP] < 0.1
+    assert 0 < found.anew["convolution"] < 0.1
 
 
 def test_memory_is_that_of_this_process():

@@ -23,7 +23,7 @@ finest level), a single head over all pixels."""
 WIDE = 64
 """Channels of a head that attention is fast with."""
 
-COPIES = 1.5
+COPIES = 1.2
 """Values that a block really holds for each that `Work` counts: layouts turned, buffers of the library below torch."""
 
 
@@ -76,7 +76,7 @@ def resnet(rows: int, before: int, after: int, time: int, batch: int) -> Piece:
     flops = 2 * rows * 9 * (before + after) * after + 2 * batch * time * after
     if before != after:
         flops += 2 * rows * before * after
-    return Piece("convolution", flops, rows, after, rows * (2 * before + 2 * after))
+    return Piece("convolution", flops, rows, after, rows * (2 * before + after))
 
 
 def transformer(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from math import ceil
 from statistics import fmean
@@ -12,13 +13,19 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from fromnoise.diffusion.guidance import Plan
+from fromnoise.diffusion.samplers import SAMPLERS
+from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.engines.eager import LARGE, gains, pack, size, use_kernels
 from fromnoise.models.autoencoder import SelfAttention
 from fromnoise.models.work import Kind, Piece, pixel_attention, resnet, transformer
 from fromnoise.nn.attention import SpatialTransformer
 from fromnoise.nn.resnet import ResnetBlock
+from fromnoise.pipeline.network import Network, Said
 from fromnoise.runtime.log import note
 from fromnoise.runtime.machine import READY, Machine, Speed, busy_seconds, known_machine, machine_name
+from fromnoise.runtime.seeds import PictureNoise
+from fromnoise.text import Conditioning
 
 WORDS, CONTEXT = 77, 768
 TIME = 512
@@ -53,14 +60,26 @@ BLOCKS: tuple[Block, ...] = (
 )
 """What is measured; the U-Net's blocks on the two pictures of a guided call."""
 
-VERSION = 4
+STEP = "step"
+"""The start of a guided step: what it takes beside its network's blocks."""
+
+LEVELS = 20
+"""Noise levels that a step is measured over."""
+
+VERSION = 5
 """Goes up when what is measured runs otherwise than before, so that every machine is measured again."""
 
 BEYOND_CACHES = 64_000_000
 """Bytes of weights that no core's own caches hold."""
 
+OTHER = 4_000_000
+"""Numbers that fill a core's own caches."""
+
 MANY = 100
 """Copies of the smallest blocks."""
+
+SHAPES = 8
+"""Numbers of maps that a block is given for the first time."""
 
 TICK = 1e-4
 """The least seconds that are told from none."""
@@ -96,7 +115,8 @@ class Form:
         """
         with torch.device("meta"):
             module = make().eval().requires_grad_(False).to(self.dtype)
-        count = min(ceil(BEYOND_CACHES / (self.dtype.itemsize * (size(module) + x.numel()))), MANY)
+        held = self.dtype.itemsize * (size(module) + x.numel())
+        count = min(max(ceil(BEYOND_CACHES / held), 2), MANY)
         made = [copy.deepcopy(module).to_empty(device="cpu") for _ in range(count)]
         for weight in (weight for each in made for weight in each.parameters()):
             weight.zero_()  # as fast as any other value, but for those too small to be normal ones
@@ -122,52 +142,110 @@ def machine(form: Form) -> Machine:
         note("measuring this machine once, to tell how long work will take")
         starts = {kind: start(kind, form) for kind in _MAKERS}
         known = Machine(
-            form.name, tuple(each for block in BLOCKS for each in speeds(block, form, starts[block[0]])), starts
+            form.name,
+            tuple(each for block in BLOCKS for each in speeds(block, form, starts[block[0]])),
+            {**starts, STEP: step(form)},
+            {kind: anew(kind, form) for kind in _MAKERS},
         )
         known.save()
     return known
 
 
 @torch.inference_mode()
+def step(form: Form) -> float:
+    """Seconds of a step of DPM++ 2M beside the network's call, which leaves nothing of it in the caches."""
+    schedule, other = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012), torch.zeros(OTHER)
+    sigmas = torch.cat([schedule.sigmas.flip(0)[:: len(schedule) // LEVELS], torch.zeros(1)])
+    words = Conditioning(torch.randn(1, WORDS, CONTEXT).to(form.dtype))
+
+    def network(x: Tensor, *_: object) -> Tensor:
+        other.add_(1)
+        return x
+
+    called = Network(network, schedule, "v_prediction", sigmas, lambda _: Said((words,), words), 1)
+    guided, noise = Plan(4.0).start(called, "v_prediction"), PictureNoise([0], (4, 16, 16))
+
+    def draw() -> None:
+        for each in SAMPLERS["dpmpp-2m"](guided, noise(), sigmas, noise=noise):
+            torch.isfinite(each.x).all()
+
+    draw()
+    return max(_mean([draw]) / LEVELS - _mean([partial(other.add_, 1)]), TICK)
+
+
+@torch.inference_mode()
 def start(kind: Kind, form: Form) -> float:
     """Seconds that a block takes with next to nothing to do."""
-    modules, given, _ = _MAKERS[kind]((kind, 2, 2, HEADS.get(kind, 64)), form)
+    modules, given, _ = _smallest(kind, form)
     for each in modules:
         _first(each, given, form)
     return _seconds(modules, given)
 
 
 @torch.inference_mode()
+def anew(kind: Kind, form: Form) -> float:
+    """Seconds that a block takes longer when so many maps are new to oneDNN, which then makes its kernels."""
+    (module, *_), given, _ = _smallest(kind, form)
+    _first(module, given, form)
+    shapes = [tuple(torch.cat([each] * count) for each in given) for count in range(2, 2 + SHAPES)]
+    first = _turn(module, shapes)
+    return max(first - min(_turn(module, shapes) for _ in range(SHAPES)), 0.0) / SHAPES
+
+
+@torch.inference_mode()
 def speeds(block: Block, form: Form, begun: float = 0.0) -> list[Speed]:
     """How fast a block runs, `begun` seconds after its call, and how fast its weights are made ready the first time.
 
-    A network has about two blocks of each shape, of which the first alone has oneDNN make its kernels.
+    That is what copies after the first show, for which oneDNN has its kernels.
     """
     modules, given, piece = _MAKERS[block[0]](block, form)
-    first = fmean([_first(each, given, form) for each in modules][:2])
+    _, *firsts = [_first(each, given, form) for each in modules]
+    first = fmean(firsts)
     usual = _seconds(modules, given)
-    ready = piece.weights / max(first - usual, TICK)
+    ready = piece.weights / (TICK if form.kernels else max(first - usual, TICK))  # a large network's while it is loaded
     rate = piece.flops / max(usual - begun, usual / 4)
     return [Speed(kind, piece.rows, piece.width, speed) for kind, speed in ((piece.kind, rate), (READY, ready))]
 
 
 def _first(module: nn.Module, given: tuple[Tensor, ...], form: Form) -> float:
-    """Seconds of calling a module for the first time, laying it out included unless that is a part of loading it."""
-    if form.kernels:
-        form.lay_out(module)
+    """Seconds of laying out a module and calling it for the first time."""
     started = busy_seconds()
     form.lay_out(module)
     module(*given)
     return busy_seconds() - started
 
 
-def _seconds(modules: list[nn.Module], given: tuple[Tensor, ...]) -> float:
-    """Seconds of a call, the modules in turns: their mean, because the clock's ticks may be longer than a call."""
-    turns, calls, started = cycle(modules), 0, busy_seconds()
-    while (spent := busy_seconds() - started) < ENOUGH or calls < len(modules):
-        next(turns)(*given)
-        calls += 1
-    return spent / calls
+def _turn(module: nn.Module, shapes: Sequence[tuple[Tensor, ...]]) -> float:
+    """Seconds of a call on maps of each of the shapes."""
+    started = busy_seconds()
+    for given in shapes:
+        module(*given)
+    return busy_seconds() - started
+
+
+def _seconds(calls: Sequence[Callable[..., object]], given: tuple[Tensor, ...]) -> float:
+    """Seconds of a call, the calls in turns, each of which finds the caches full of something else, as in a network."""
+    other = torch.zeros(OTHER)
+
+    def between() -> None:
+        other.add_(1)
+
+    both = _mean([step for call in calls for step in (between, partial(call, *given))])
+    return max(2 * both - _mean([between]), TICK)
+
+
+def _mean(calls: Sequence[Callable[[], object]]) -> float:
+    """Seconds of a call, in turns: their mean, because the clock's ticks may be longer than a call."""
+    turns, count, started = cycle(calls), 0, busy_seconds()
+    while (spent := busy_seconds() - started) < ENOUGH or count < len(calls):
+        next(turns)()
+        count += 1
+    return spent / count
+
+
+def _smallest(kind: Kind, form: Form) -> Made:
+    """Copies of a block of a kind that have next to nothing to do."""
+    return _MAKERS[kind]((kind, 2, 2, HEADS.get(kind, 64)), form)
 
 
 Made = tuple[list[nn.Module], tuple[Tensor, ...], Piece]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.models.work import COPIES, Work, control_work, decoder_work, encoder_work, text_work, unet_work
 from fromnoise.pipeline.drawing import TILED_FROM, Pipeline
 from fromnoise.pipeline.guiding import plan
-from fromnoise.pipeline.measuring import Form, machine
+from fromnoise.pipeline.measuring import STEP, Form, machine
 from fromnoise.pipeline.turns import largest
 from fromnoise.request import Request
 from fromnoise.runtime.machine import READY, Machine, peak_bytes, resident_bytes
@@ -26,8 +26,13 @@ from fromnoise.runtime.machine import READY, Machine, peak_bytes, resident_bytes
 INTERPRETER = 320e6
 """Bytes that Python, torch and fromnoise hold before a model is loaded."""
 
-BETWEEN = 1.2
-"""What joining maps, sampling and guiding add to a network's blocks (docs/speed.md)."""
+BETWEEN = 1.1
+"""What joining maps and embedding the time add to a network's blocks (docs/speed.md)."""
+
+FIRST = 2.4
+"""What getting ready takes longer in a new process than where others were made ready before (docs/speed.md)."""
+
+UNET = "U-Net"
 
 ADAPTIVE_CALLS = 34
 """Calls of a sampler that decides by itself, on the embedded model (docs/samplers.md)."""
@@ -76,8 +81,11 @@ class Forecast:
 
 def works(pipe: Pipeline, request: Request) -> list[tuple[str, Work, int]]:
     """Each kind of call that a resolved request makes: what it is, its work, and how often."""
+    parts = list(pipe.parts(request))
     found: Counter[tuple[str, Work]] = Counter()
-    for count, batches in Counter(part.count for part in pipe.parts(request)).items():
+    for text in _texts(pipe):  # what a prompt says is kept for the next picture
+        found["text encoder", text_work(text.config, 2)] += len({(part.prompt, part.negative) for part in parts})
+    for count, batches in Counter(part.count for part in parts).items():
         for name, work, calls in _drawing(pipe, request.with_(count=count)):
             found[name, work] += calls * batches
     return [(name, work, calls) for (name, work), calls in found.items()]
@@ -91,24 +99,30 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
     measured = machine(Form.of(pipe.unet, pipe.dtype))
     value = pipe.dtype.itemsize
     parts = tuple(
-        Part(name, work, calls, seconds(measured, work), COPIES * value * work.values)
+        Part(name, work, calls, seconds(measured, name, work), COPIES * value * work.values)
         for name, work, calls in works(pipe, request)
     )
-    whole = {each.name: each.work for each in sorted(parts, key=lambda each: each.work.flops)}
-    ready = 0.0 if pipe.engines.ran else getting_ready(measured, whole)
+    ready = 0.0 if pipe.engines.ran else getting_ready(measured, parts)
     return Forecast(ready, parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
 
 
-def seconds(measured: Machine, work: Work) -> float:
-    """What a call takes, piece by piece, and what lies between."""
+def seconds(measured: Machine, network: str, work: Work) -> float:
+    """What a call takes, piece by piece, and what lies between; a U-Net's with the sampler's step around it."""
     begun = sum(each.blocks * measured.starts[each.kind] for each in work.pieces)
-    return BETWEEN * (begun + sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces))
+    blocks = begun + sum(each.flops / measured.rate(each.kind, each.rows, each.width) for each in work.pieces)
+    return BETWEEN * blocks + (measured.starts[STEP] if network == UNET else 0.0)
 
 
-def getting_ready(measured: Machine, networks: Mapping[str, Work]) -> float:
-    """Seconds until the weights of networks are laid out: what their first calls take beyond later ones."""
-    pieces = [piece for work in networks.values() for piece in work.pieces]
-    return sum(each.weights / measured.rate(READY, each.rows, each.width) for each in pieces)
+def getting_ready(measured: Machine, parts: Sequence[Part]) -> float:
+    """Seconds that first calls take beyond later ones: a network's weights are laid out, and their kernels made."""
+    rising = sorted(parts, key=lambda each: each.work.flops)
+    whole = {each.name: each.work for each in rising}
+    shapes = {(each.name, each.work.pieces[0].rows): each.work for each in rising}
+    laid_out = (
+        each.weights / measured.rate(READY, each.rows, each.width) for work in whole.values() for each in work.pieces
+    )
+    begun = (each.blocks * measured.anew[each.kind] for work in shapes.values() for each in set(work.pieces))
+    return FIRST * (sum(laid_out) + sum(begun))
 
 
 def kind_of_run(pipe: Pipeline, request: Request) -> str:
@@ -124,8 +138,6 @@ def learn(pipe: Pipeline, request: Request, predicted: Forecast, taken: float) -
 
 def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]]:
     """Every kind of call of one batch, and how often."""
-    for text in _texts(pipe):
-        yield "text encoder", text_work(text.config, 2), 1
     assert request.size is not None
     side = pipe.multiple
     size = request.size[1] // side, request.size[0] // side
@@ -145,7 +157,7 @@ def _run(pipe: Pipeline, request: Request, sigmas: Tensor, size: tuple[int, int]
     words = pipe.prompts.encoders[0].clip_text.config.max_position_embeddings
     merge = request.merge or 0.0
     for (rows, outer), calls in network_calls(pipe, request, sigmas).items():
-        yield "U-Net", unet_work(pipe.unet.config, rows, size, words, merge=merge, outer=outer), calls
+        yield UNET, unet_work(pipe.unet.config, rows, size, words, merge=merge, outer=outer), calls
         for control in request.controls:
             yield "ControlNet", control_work(pipe.controls[control.model].config, rows, size, words), calls
 

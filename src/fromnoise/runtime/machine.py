@@ -47,12 +47,14 @@ class Speed:
 class Machine:
     """A machine's speeds; `name` tells CPU, threads, torch and number format, which speeds belong to.
 
-    `starts` are the seconds that a block of a kind takes with next to nothing to do, by kind.
+    `starts` are the seconds that a block of a kind takes with next to nothing to do, by kind, and `anew` those that it
+    takes longer when it is given so many maps for the first time.
     """
 
     name: str
     speeds: tuple[Speed, ...]
     starts: Mapping[str, float] = field(default_factory=dict)
+    anew: Mapping[str, float] = field(default_factory=dict)
 
     def rate(self, kind: str, rows: int, width: int) -> float:
         """Operations a second: the nearest measured speeds of the kind, the nearer the more, in their logarithms."""
@@ -85,7 +87,9 @@ def known_machine(name: str) -> Machine | None:
     """The machine of that name as it was measured before; None when it never was."""
     kept = _read(_file(name, "speeds"))
     try:
-        return Machine(name, tuple(Speed(**each) for each in kept["speeds"]), kept["starts"]) if kept else None
+        if not kept:
+            return None
+        return Machine(name, tuple(Speed(**each) for each in kept["speeds"]), kept["starts"], kept["anew"])
     except (KeyError, TypeError):
         return None
 
