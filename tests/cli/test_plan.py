@@ -16,7 +16,8 @@ from fromnoise.runtime.machine import Machine, Speed
 from tests.cli.conftest import Run
 
 KINDS = ("convolution", "transformer", "narrow transformer", "attention")
-SPEEDS = (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30))
+JOINS = Speed("joining", 1, 640, 1e30)
+SPEEDS = (*(Speed(kind, 64, 64, 1e9) for kind in KINDS), Speed("getting ready", 1, 1, 1e30), JOINS)
 MACHINE = Machine("test", SPEEDS, dict.fromkeys((*KINDS, "step"), 0.0), dict.fromkeys(KINDS, 0.0))
 
 

@@ -11,7 +11,16 @@ from fromnoise.nn import attention, quantising
 from fromnoise.nn.attention import FeedForward
 from fromnoise.nn.circular import Circular
 from fromnoise.nn.convolution import Conv2d
-from fromnoise.nn.eight_bit import EightBit, dequantised, plain_layers, quantised, replace_layers, supported, whole
+from fromnoise.nn.eight_bit import (
+    EightBit,
+    dequantised,
+    plain_layers,
+    quantised,
+    replace_layers,
+    row_sums,
+    supported,
+    whole,
+)
 from fromnoise.nn.fitting import filled, fitted
 from fromnoise.nn.norm import GroupNorm
 from fromnoise.nn.quantising import Steps
@@ -243,3 +252,9 @@ def test_small_maps_settle_how_a_weight_is_laid_out_and_change_no_answer() -> No
         assert (made(small) - exact).abs().max() <= 1e-5 * exact.abs().max()
         assert made.laid_out_for is not None and torch.equal(made(large), before)
     assert torch.equal(whole(made), numbers)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (700, 640, 3, 3), (2, 300_000)])
+def test_sums_of_rows_are_exact(shape: tuple[int, ...]) -> None:
+    numbers = torch.randint(-127, 128, shape, dtype=torch.int8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(row_sums(numbers).long(), numbers.flatten(1).sum(1))

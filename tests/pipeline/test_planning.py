@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import fromnoise as fn
+from fromnoise.adapters import Lora as Factors
+from fromnoise.adapters import write_lora
 from fromnoise.models.extras import Extras
 from fromnoise.nn.attention import SpatialTransformer
 from fromnoise.pipeline import planning
+from fromnoise.request import Lora
 from fromnoise.runtime.machine import Machine, Speed
 
 KINDS = ("convolution", "transformer", "narrow transformer", "attention")
 NOTHING = dict.fromkeys((*KINDS, "step"), 0.0)
+JOINS = Speed("joining", 1, 640, 1e30)
 SPEEDS = tuple(Speed(kind, 64, 64, 1e9) for kind in KINDS)
-MACHINE = Machine("test", (*SPEEDS, Speed("getting ready", 1, 1, 1e30)), NOTHING, NOTHING)
+MACHINE = Machine("test", (*SPEEDS, Speed("getting ready", 1, 1, 1e30), JOINS), NOTHING, NOTHING)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,7 @@ def test_a_step_takes_time_beside_its_network(pipe: fn.Pipeline, monkeypatch: py
 def test_all_weights_are_made_ready_and_kernels_for_every_shape(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
     pipe = fn.load(tiny_model, engine="eager")
     request = pipe.resolve("a kite", seed=1, steps=4)
-    on(monkeypatch, speeds=(*SPEEDS, Speed("getting ready", 1, 1, 1e6)))
+    on(monkeypatch, speeds=(*SPEEDS, Speed("getting ready", 1, 1, 1e6), JOINS))
     whole, reused = (planning.forecast(pipe, each).ready for each in (request, request.with_(reuse=(2, 1))))
     assert whole == reused > 0.05  # though the last call reuses what deep layers said
     on(monkeypatch, anew={**NOTHING, "convolution": 1.0})
@@ -106,6 +111,22 @@ def test_all_weights_are_made_ready_and_kernels_for_every_shape(tiny_model: Path
     unet = next(each for each in alone.parts if each.name == "U-Net")
     blocks = sum(each.blocks for each in set(unet.work.pieces) if each.kind == "convolution")
     assert both.ready - alone.ready == pytest.approx(planning.FIRST * blocks)
+
+
+def test_adding_an_adapter_to_weights_takes_time_and_memory_once(
+    pipe: fn.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_q"
+    height, width = pipe.unet.get_submodule(name).weight.shape
+    factors = Factors(torch.ones(height, 2), torch.ones(2, width))
+    write_lora(tmp_path / "cat.safetensors", {"unet": {name: factors}})
+    request = pipe.resolve("a kite", seed=1, steps=2, loras=(Lora(str(tmp_path / "cat.safetensors")),))
+    pipe(request.with_(loras=(), hashes=()))
+    on(monkeypatch, speeds=(*SPEEDS, Speed("joining", 1, 640, 1.0)))
+    first = planning.forecast(pipe, request)
+    assert first.ready == pytest.approx(height * width)
+    pipe(request)
+    assert planning.forecast(pipe, request).ready == 0
 
 
 def test_words_are_read_once(pipe: fn.Pipeline):

@@ -7,7 +7,7 @@ had is put back; as a side path, the layer's output is added to. Both are undone
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -24,6 +24,7 @@ from fromnoise.adapters.tokens import Rows, prompts_with
 from fromnoise.adapters.turns import turns_of
 from fromnoise.nn.eight_bit import EightBit
 from fromnoise.runtime.log import note, warn
+from fromnoise.runtime.memory import kept
 from fromnoise.text import PromptEncoder
 
 Modules = Mapping[str, nn.Module]
@@ -76,7 +77,7 @@ class Adapted:
         self._order = sorted(modules, key=lambda part: id(modules[part]))  # one order for all, so that nobody deadlocks
 
     def __enter__(self) -> Self:
-        with ExitStack() as undo:
+        with kept() if self.missing else nullcontext(), ExitStack() as undo:
             for part in self._order:
                 patches = self.patches[part]
                 turns_of(self.modules[part]).enter(self if patches else None, partial(all_on, patches))
@@ -90,6 +91,11 @@ class Adapted:
 
     def _leave(self, part: str) -> None:
         turns_of(self.modules[part]).leave(partial(all_off, self.patches[part]))
+
+    @property
+    def missing(self) -> int:
+        """How many numbers of weights are still to be summed when it is first entered."""
+        return sum(each.missing for part in self.patches.values() for each in part if isinstance(each, Fused))
 
     def prompts(self, base: PromptEncoder) -> PromptEncoder:
         """The prompt encoder to use inside the block: `base` itself where the text encoders stay as they are.

@@ -45,6 +45,12 @@ class Fused:
         self._original: Tensor | None = None
         self._sum: nn.Parameter | None = None
 
+    @property
+    def missing(self) -> int:
+        """How many numbers are still to be summed, those of each adapter."""
+        height, width = self.deltas[0][1].factors.size
+        return 0 if self._sum is not None else height * width * len(self.deltas)
+
     def on(self) -> None:
         """The sum is the weight."""
         weight = self.layer.weight

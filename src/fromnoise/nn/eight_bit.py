@@ -25,6 +25,9 @@ from fromnoise.nn.quantising import Steps, mixable, mixed
 EXACT = ("weight_scale", "input_scale")
 """Tensors that stay in float32 whatever the network's number format is."""
 
+IN_CACHE = 1 << 18
+"""Numbers that stay in a core's cache as float32."""
+
 SMALL = 12 * 12
 """Pixels of a small map, its border included."""
 
@@ -62,7 +65,7 @@ class EightBit(nn.Module):
         if self.steps is not None or self.weight.device.type != "cpu":
             return
         numbers, zero = self.weight.detach(), int(self.input_zero)
-        missed = numbers.flatten(1).sum(1).float() * self.weight_scale * zero  # what `zero` adds to every output
+        missed = row_sums(numbers) * self.weight_scale * zero  # what `zero` adds to every output
         self._offset = -missed if self.bias is None else self.bias.detach().float() - missed
         self._dtype = torch.float32 if self.bias is None else self.bias.dtype
         self._zeros = torch.zeros(len(numbers), dtype=torch.int32)
@@ -157,6 +160,12 @@ class EightBitLinear(EightBit, nn.Linear):
     def laid_out(self, numbers: Tensor) -> Tensor:
         """For oneDNN."""
         return torch.ops.onednn.qlinear_prepack(numbers.contiguous(), None)
+
+
+def row_sums(numbers: Tensor) -> Tensor:
+    """Sums (O,) of 8-bit numbers (O, ...), exact up to 2^24; float32 chunks that stay in a cache take a twelfth."""
+    rows = numbers.flatten(1)
+    return torch.cat([each.float().sum(1) for each in rows.split(max(IN_CACHE // rows.shape[1], 1))])
 
 
 def whole(layer: EightBit) -> Tensor:

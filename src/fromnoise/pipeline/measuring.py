@@ -13,6 +13,9 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from fromnoise.adapters.factors import Lora
+from fromnoise.adapters.matching import Place
+from fromnoise.adapters.patches import Fused
 from fromnoise.diffusion.guidance import Plan
 from fromnoise.diffusion.samplers import SAMPLERS
 from fromnoise.diffusion.schedules import NoiseSchedule
@@ -20,6 +23,7 @@ from fromnoise.engines.eager import LARGE, gains, pack, size, use_kernels
 from fromnoise.models.autoencoder import SelfAttention
 from fromnoise.models.work import Kind, Piece, pixel_attention, resnet, transformer
 from fromnoise.nn.attention import SpatialTransformer
+from fromnoise.nn.convolution import Conv2d
 from fromnoise.nn.resnet import ResnetBlock
 from fromnoise.pipeline.network import Network, Said
 from fromnoise.runtime.log import note
@@ -59,6 +63,12 @@ BLOCKS: tuple[Block, ...] = (
     ("attention", 1, 64, 512),
 )
 """What is measured; the U-Net's blocks on the two pictures of a guided call."""
+
+JOINING = "joining"
+"""The kind of a speed in numbers a second that an adapter adds to a weight."""
+
+JOINED, RANK = 640, 8
+"""Channels of the convolution that is joined to an adapter, and the adapter's rank."""
 
 STEP = "step"
 """The start of a guided step: what it takes beside its network's blocks."""
@@ -143,7 +153,7 @@ def machine(form: Form) -> Machine:
         starts = {kind: start(kind, form) for kind in _MAKERS}
         known = Machine(
             form.name,
-            tuple(each for block in BLOCKS for each in speeds(block, form, starts[block[0]])),
+            (*(each for block in BLOCKS for each in speeds(block, form, starts[block[0]])), joining(form)),
             {**starts, STEP: step(form)},
             {kind: anew(kind, form) for kind in _MAKERS},
         )
@@ -205,6 +215,21 @@ def speeds(block: Block, form: Form, begun: float = 0.0) -> list[Speed]:
     ready = piece.weights / (TICK if form.kernels else max(first - usual, TICK))  # a large network's while it is loaded
     rate = piece.flops / max(usual - begun, usual / 4)
     return [Speed(kind, piece.rows, piece.width, speed) for kind, speed in ((piece.kind, rate), (READY, ready))]
+
+
+@torch.inference_mode()
+def joining(form: Form) -> Speed:
+    """How fast adapters are added to weights."""
+    layer = Conv2d(JOINED, JOINED, 3).requires_grad_(False).to(form.dtype)
+    form.lay_out(layer)
+    factors = Lora(torch.randn(JOINED, RANK), torch.randn(RANK, JOINED, 3, 3))
+
+    def join() -> None:
+        patch = Fused(layer, [(1.0, Place(layer, factors))])
+        patch.on()
+        patch.off()
+
+    return Speed(JOINING, 1, JOINED, 9 * JOINED**2 / _mean([join]))
 
 
 def _first(module: nn.Module, given: tuple[Tensor, ...], form: Form) -> float:

@@ -18,7 +18,7 @@ from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.models.work import COPIES, Work, control_work, decoder_work, encoder_work, text_work, unet_work
 from fromnoise.pipeline.drawing import TILED_FROM, Pipeline
 from fromnoise.pipeline.guiding import plan
-from fromnoise.pipeline.measuring import STEP, Form, machine
+from fromnoise.pipeline.measuring import JOINED, JOINING, STEP, Form, machine
 from fromnoise.pipeline.turns import largest
 from fromnoise.request import Request
 from fromnoise.runtime.machine import READY, Machine, peak_bytes, resident_bytes
@@ -97,13 +97,15 @@ def forecast(pipe: Pipeline, request: Request) -> Forecast:
     weights = largest(parts, pipe.turns) + sum(map(_bytes, pipe.controls.values()))
     resident, loaded = max(resident_bytes(), INTERPRETER + weights), peak_bytes()  # before measuring takes its own
     measured = machine(Form.of(pipe.unet, pipe.dtype))
-    value = pipe.dtype.itemsize
+    value, joined = pipe.dtype.itemsize, pipe.wardrobe(request).missing
     parts = tuple(
         Part(name, work, calls, seconds(measured, name, work), COPIES * value * work.values)
         for name, work, calls in works(pipe, request)
     )
-    ready = 0.0 if pipe.engines.ran else getting_ready(measured, parts)
-    return Forecast(ready, parts, resident, loaded, measured.learned(kind_of_run(pipe, request)))
+    ready = joined / measured.rate(JOINING, 1, JOINED)
+    if not pipe.engines.ran:
+        ready += getting_ready(measured, parts)
+    return Forecast(ready, parts, resident + value * joined, loaded, measured.learned(kind_of_run(pipe, request)))
 
 
 def seconds(measured: Machine, network: str, work: Work) -> float:
