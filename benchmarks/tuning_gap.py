@@ -2,7 +2,7 @@
 
 usage: python benchmarks/tuning_gap.py RUNS FOLDER... [--seeds N] [--pictures N] [--kinds lora inversion]
 
-Each FOLDER is a concept, a style or a subject: captioned pictures (100 or more) of which LEARNT are learnt from (SHOWN
+Each FOLDER is a concept, a style or a subject: captioned pictures (200 or more) of which LEARNT are learnt from (SHOWN
 by textual inversion) and the rest is held out. Base and tuned model draw the held-out pictures' captions from the same
 noise. The gap closed is 1 - |after - real| / |before - real| by the means of the three clouds, each distance without
 what the noise of so few pictures adds to it; "as measured" is with it, and the row `real` has both for as many real
@@ -37,17 +37,17 @@ from fromnoise.training.tuning.pictures import Captioned, read_captioned
 from fromnoise.training.tuning.task import Learns, Tuning, TuningTask
 from fromnoise.training.tuning.trajectories import Teaching, states_of
 
-LEARNT, SHOWN = 40, 6
+LEARNT, SHOWN = 100, 6
 CONTROLS = ("a red apple", "a pizza", "a rocket", "a sunflower", "a red heart", "a grinning face", "a house", "a cat")
 TOKEN = "<tuned>"
-FIRST_SEED, STEPS, AT_ONCE = 5000, 10, 16
+FIRST_SEED, STEPS, AT_ONCE = 5000, 25, 16
 """Drawing: the first picture's seed, steps, and pictures in one call."""
 
 CONTROL_SEEDS = 3
 
 RECIPES: dict[str, Any] = {
     "lora": lora.LoraRecipe(flip=True, sample_every=0),
-    "inversion": inversion.InversionRecipe(token=TOKEN, init="drawing", style=True, vectors=8, sample_every=0),
+    "inversion": inversion.InversionRecipe(token=TOKEN, init="drawing", style=True, sample_every=0),
 }
 
 

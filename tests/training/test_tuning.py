@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from fromnoise.adapters import read_adapter, read_embedding
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
@@ -23,7 +24,7 @@ from fromnoise.runtime.errors import UsageError
 from fromnoise.text.conditioning import Conditioning
 from fromnoise.training.tuning import dreambooth, finetune, inversion, lora, running
 from fromnoise.training.tuning.samples import Pool, Sample
-from fromnoise.training.tuning.task import Words
+from fromnoise.training.tuning.task import Learns, Tuning, TuningTask, Words
 from tests.adapters.models import bits, same_bits
 from tests.training.killing import kill_when_saved
 
@@ -298,3 +299,12 @@ def test_what_learns_as_a_whole_is_float32_and_nothing_is_packed(
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
     opened = running.opened(lora.LoraRecipe(model=str(tiny_model)), whole=whole)
     assert {(each.dtype, each.is_mkldnn) for each in opened.unet.parameters()} == {(dtype, False)}
+
+
+@pytest.mark.parametrize(("gamma", "alike"), [(0.0, True), (5.0, False)])
+def test_without_gamma_all_noise_levels_count_alike(tiny_model: Path, gamma: float, alike: bool) -> None:
+    pipe = load(tiny_model)
+    task = TuningTask(pipe, Learns(nn.Module(), pipe.prompts), (), Tuning(gamma=gamma))
+    latents = [torch.zeros(pipe.unet.config.in_channels, 4, 4)] * 2
+    weights = task.noisy(latents, latents, [10, 900], ["", ""]).example.weight
+    assert (weights.tolist() == [1.0, 1.0]) is alike

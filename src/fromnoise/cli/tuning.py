@@ -110,7 +110,7 @@ def textual_inversion(
     init: Annotated[str, typer.Option("--init", metavar="WORD", help="A word that says roughly what it is.")],
     asked: Learning,
     vectors: Annotated[
-        int | None, typer.Option("--vectors", metavar="N", min=1, max=32, help="Vectors it has.", show_default="1")
+        int | None, typer.Option("--vectors", metavar="N", min=1, max=32, help="Vectors it has.", show_default="2")
     ] = None,
     style: StyleFlag = False,
     output: Annotated[
@@ -123,7 +123,7 @@ def textual_inversion(
 
     ```sh
     fromnoise train textual-inversion my-cat/ --token "<my-cat>" --init cat
-    fromnoise train textual-inversion art/*.png --token "<ink>" --init drawing --style --vectors 4 -o ink.safetensors
+    fromnoise train textual-inversion art/*.png --token "<ink>" --init drawing --style -o ink.safetensors
     fromnoise "a picture of <ink>" --embedding ink.safetensors
     ```
     """
@@ -194,7 +194,7 @@ def finetune(
         float | None, typer.Option("--empty", metavar="0-1", help="Captions left out.", show_default="0.1")
     ] = None,
     gamma: Annotated[
-        float | None, typer.Option("--gamma", metavar="G", help="Min-SNR's gamma.", show_default="5")
+        float | None, typer.Option("--gamma", metavar="G", help="Min-SNR's gamma; 0 for none.", show_default="5")
     ] = None,
     noise_offset: Annotated[
         float | None, typer.Option("--noise-offset", metavar="S", help="0.05 allows darker pictures.", show_default="0")

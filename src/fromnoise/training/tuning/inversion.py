@@ -31,7 +31,7 @@ class InversionRecipe(Tuning):
 
     token: str = ""
     init: str = ""
-    vectors: int = 1
+    vectors: int = 2
     style: bool = False
     steps: int = 300
     rate: float = 0.2

@@ -48,9 +48,11 @@ class LoraRecipe(Ranked):
     caption: str = ""
     token: str = ""
     style: bool = False
-    keep: int = 48
+    rank: int = 32
+    keep: int = 144
     keep_weight: float = 1.5
-    steps: int = 600
+    steps: int = 1200
+    patience: int = 16
     empty: float = 0.2
 
 

@@ -35,8 +35,9 @@ FEW_TOKENS = 1024
 class Tuning:
     """What all trainers of this package can be told. `model` is a folder or file, None the embedded model.
 
-    `gamma` is Min-SNR's, `noise_offset` the deviation of noise that a whole channel shares (Guttenberg 2023), `empty`
-    the share of captions left out, `average` the length in steps of the averaged weights that are kept (0: none).
+    `gamma` is Min-SNR's (0: the network's answers count alike at all noise levels), `noise_offset` the deviation of
+    noise that a whole channel shares (Guttenberg 2023), `empty` the share of captions left out, `average` the length in
+    steps of the averaged weights that are kept (0: none).
     Every `check_every` steps the loss on fixed noise and timesteps is measured; `patience` checks without a better one
     end the run, and so does a drift on control prompts beyond `most_drift` (0: any may be). `sample_every` 0 draws
     nothing; `minutes` lie between checkpoints. `checkpointing` saves memory and costs time; `track` writes event files
@@ -172,7 +173,7 @@ class TuningTask:
         indices = torch.tensor(times)
         sigma = self.schedule.sigmas[indices].float().to(device)
         clean, added = torch.stack(list(latents)).float().to(device), torch.stack(list(noise)).to(device)
-        made = example(clean, added, sigma, self.prediction, self.recipe.gamma)
+        made = example(clean, added, sigma, self.prediction, self.recipe.gamma or None)
         if weights:
             made = made._replace(weight=made.weight * torch.tensor(weights, device=device))
         return Noisy(made, indices.to(device), tuple(captions))
