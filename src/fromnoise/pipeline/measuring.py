@@ -164,12 +164,12 @@ def machine(form: Form) -> Machine:
 @torch.inference_mode()
 def step(form: Form) -> float:
     """Seconds of a step of DPM++ 2M beside the network's call, which leaves nothing of it in the caches."""
-    schedule, other = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012), torch.zeros(OTHER)
+    schedule, other = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012), _other()
     sigmas = torch.cat([schedule.sigmas.flip(0)[:: len(schedule) // LEVELS], torch.zeros(1)])
     words = Conditioning(torch.randn(1, WORDS, CONTEXT).to(form.dtype))
 
     def network(x: Tensor, *_: object) -> Tensor:
-        other.add_(1)
+        other()
         return x
 
     called = Network(network, schedule, "v_prediction", sigmas, lambda _: Said((words,), words), 1)
@@ -180,7 +180,7 @@ def step(form: Form) -> float:
             torch.isfinite(each.x).all()
 
     draw()
-    return max(_mean([draw]) / LEVELS - _mean([partial(other.add_, 1)]), TICK)
+    return max(_mean([draw]) / LEVELS - _mean([other]), TICK)
 
 
 @torch.inference_mode()
@@ -250,13 +250,14 @@ def _turn(module: nn.Module, shapes: Sequence[tuple[Tensor, ...]]) -> float:
 
 def _seconds(calls: Sequence[Callable[..., object]], given: tuple[Tensor, ...]) -> float:
     """Seconds of a call, the calls in turns, each of which finds the caches full of something else, as in a network."""
-    other = torch.zeros(OTHER)
-
-    def between() -> None:
-        other.add_(1)
-
+    between = _other()
     both = _mean([step for call in calls for step in (between, partial(call, *given))])
     return max(2 * both - _mean([between]), TICK)
+
+
+def _other() -> Callable[[], object]:
+    """Something that leaves nothing else in a core's caches."""
+    return partial(torch.zeros(OTHER).add_, 1)
 
 
 def _mean(calls: Sequence[Callable[[], object]]) -> float:
