@@ -23,7 +23,7 @@ def example(
     """Latents (B, C, h, w) made noisy at levels (B,), and the network's target: EDM's eq. 8 solved for F.
 
     `gamma` weighs by min(SNR, gamma) on the predicted picture (Hang et al. 2023, "Min-SNR", eq. 7), raised to `power`;
-    None weighs all alike in the network's own space. The weight is (B,).
+    None or 0 weighs all alike in the network's own space. The weight is (B,).
     """
     scale = scalings(prediction, sigma)
     noisy = clean + sigma[:, None, None, None] * noise
@@ -33,7 +33,7 @@ def example(
 
 def answer_weight(sigma: Tensor, prediction: str, gamma: float | None, power: float = 1.0) -> Tensor:
     """How much an answer at noise levels (B,) counts, (B,): `gamma` and `power` are those of `example`."""
-    if gamma is None:
+    if not gamma:
         return sigma.new_ones(sigma.shape)
     return ((sigma**-2).clamp(max=gamma) * scalings(prediction, sigma).out[:, 0, 0, 0] ** 2) ** power
 

@@ -51,8 +51,7 @@ class Keeping:
         part = step * processes.count + processes.rank
         chosen = torch.tensor([each.sample for each in draws(seed + APART, part, size, len(self.states))])
         made, times = self._inputs(chosen)
-        gamma = self.teacher.recipe.gamma or None
-        weight = answer_weight(self.sigma[chosen], self.teacher.prediction, gamma) * self.weight
+        weight = answer_weight(self.sigma[chosen], self.teacher.prediction, self.teacher.recipe.gamma) * self.weight
         device = self.teacher.pipeline.device
         example = Example(made, self.answers[chosen].to(device), weight.to(device))
         return Noisy(example, times, self._said(chosen))

@@ -173,7 +173,7 @@ class TuningTask:
         indices = torch.tensor(times)
         sigma = self.schedule.sigmas[indices].float().to(device)
         clean, added = torch.stack(list(latents)).float().to(device), torch.stack(list(noise)).to(device)
-        made = example(clean, added, sigma, self.prediction, self.recipe.gamma or None)
+        made = example(clean, added, sigma, self.prediction, self.recipe.gamma)
         if weights:
             made = made._replace(weight=made.weight * torch.tensor(weights, device=device))
         return Noisy(made, indices.to(device), tuple(captions))
