@@ -17,9 +17,18 @@ from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import TextEncoder
 from fromnoise.training import denoiser as subject
-from fromnoise.training.denoiser import CONFIG, Captioned, DenoiserRecipe, DenoiserTask, new_unet
+from fromnoise.training.denoiser import (
+    CONFIG,
+    Captioned,
+    DenoiserRecipe,
+    DenoiserTask,
+    new_unet,
+    read_autoencoder,
+    with_said,
+)
 from fromnoise.training.lessons import training_pictures
 from fromnoise.training.order import draws, seed_after
+from fromnoise.training.variants import EACH, Variants, make_variants, variants_of
 from tests.small_dataset import write_dataset
 
 
@@ -86,3 +95,44 @@ def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
     save_module(tmp_path, other, "UNet2DConditionModel")
     with pytest.raises(FromnoiseError, match="another shape"):
         new_unet(DenoiserRecipe(init=str(tmp_path)))
+
+
+def test_variants_are_drawn_with_their_words_and_only_where_there_are_words(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    pictures = training_pictures(load_dataset(tmp_path))
+    with torch.device("meta"):
+        network = UNet(CONFIG)
+    plain = torch.zeros(len(pictures), 2, CONFIG.in_channels, 2, 2)
+    variants = Variants(
+        torch.ones(len(pictures), EACH, CONFIG.in_channels, 2, 2), [["pixel art"] * EACH] * len(pictures)
+    )
+    recipe = DenoiserRecipe(varied=0.5, empty=0.3, compile=False)
+    task = DenoiserTask(network, cast(TextEncoder, Silent()), plain, pictures, recipe, variants=variants)
+    made = [task.sample(draw) for draw in draws(0, 0, 200, len(pictures))]
+    varied = [caption for latents, _, caption in made if latents.any()]
+    assert 40 < len(varied) < 100 and all(caption.endswith(", pixel art") for caption in varied)
+    assert not any("pixel art" in caption for latents, _, caption in made if not latents.any())
+    assert sum(caption == "" for _, _, caption in made) > 30
+
+
+def test_what_is_said_of_a_variant_is_never_cut(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    cherry = training_pictures(load_dataset(tmp_path))[0]
+    assert with_said("a cherry", "", cherry) == "a cherry"
+    assert with_said("a cherry", "pixel art", cherry) == "a cherry, pixel art"
+    gloss = "a red fruit with a single hard stone that grows in pairs on long stalks in summer"
+    assert with_said(gloss, "on a black background", cherry) == "a cherry, on a black background"
+
+
+def test_variants_are_kept_between_runs(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    dataset, autoencoder = load_dataset(tmp_path), read_autoencoder(EMBEDDED_MODEL)
+    made, kept = (
+        make_variants(autoencoder, dataset, [0, 1]),
+        variants_of(autoencoder, dataset, [0, 1], tmp_path / "v.pt"),
+    )
+    autoencoder.requires_grad_(False).encoder.conv_in.weight.zero_()
+    again = variants_of(autoencoder, dataset, [0, 1], tmp_path / "v.pt")
+    assert torch.equal(made.latents, kept.latents) and torch.equal(kept.latents, again.latents)
+    assert made.said == again.said and made.latents.shape[:2] == (2, EACH)
+    assert not torch.equal(made.latents[0, 0], made.latents[0, 1])

@@ -12,6 +12,7 @@ import torch
 from fromnoise.checkpoints.folder import read_tensors, save_module
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.pipeline import load
+from fromnoise.runtime.errors import UsageError
 from fromnoise.training import autoencoder, denoiser
 from fromnoise.training.autoencoder import fold_statistics, new_autoencoder, psnr, sobel
 from tests.small_dataset import write_dataset
@@ -28,6 +29,7 @@ warmup = 5
 averages = [8]
 export_every = 5
 compile = false
+varied = 0.5
 """
 
 
@@ -64,6 +66,12 @@ def test_from_pictures_to_a_model_that_draws(tmp_path: Path, tiny_model: Path) -
     picture = load(whole)("a cherry, noto style", seed=0, steps=4)[0].image
     assert picture.size == (32, 32)
     assert np.asarray(picture).std() > 0
+
+
+def test_an_anchor_needs_weights_to_go_on_from(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("anchor = 5.0\n")
+    with pytest.raises(UsageError, match="init"):
+        autoencoder.train(tmp_path / "data", tmp_path / "run", tmp_path / "recipe.toml")
 
 
 def test_folding_normalises_the_latents_and_changes_no_picture() -> None:

@@ -15,6 +15,7 @@ from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS
 from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig, Gaussian
 from fromnoise.runtime.device import channels_last
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.optimizers import muon
@@ -91,7 +92,7 @@ class AutoencoderTask:
         pixels = to_model_range(torch.stack(flipped))
         varied = torch.tensor([self._varies(draw) for draw in chosen])
         for row in varied.nonzero()[:, 0].tolist():
-            pixels[row] = vary(pixels[row], chosen[row].generator("variety"))
+            pixels[row] = vary(pixels[row], chosen[row].generator("variety")).picture
         return Pictures(pixels, noise, varied)
 
     def _varies(self, draw: Draw) -> bool:
@@ -125,6 +126,8 @@ def train(
 ) -> None:
     """Train in the folder `run`; at the end its folder `vae` holds the averaged weights, latents normalised."""
     recipe = read_recipe(AutoencoderRecipe(), recipe_file)
+    if recipe.anchor and not recipe.init:
+        raise UsageError("`anchor` holds latents to those of `init`: name a model's vae folder there")
     open_run(run, recipe)
     pictures = load_dataset(dataset)
     torch.manual_seed(recipe.seed)

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, load_module, read_json, save_module
 from fromnoise.checkpoints.model_folder import write_model_folder
 from fromnoise.data import Dataset, Picture, load_dataset
-from fromnoise.data.captions import in_style
+from fromnoise.data.captions import in_style, with_article, words
 from fromnoise.data.sources import PICTURE_SETS
 from fromnoise.diffusion.objectives import Example, example, weighted_error
 from fromnoise.diffusion.schedules import NoiseSchedule
@@ -34,6 +34,7 @@ from fromnoise.training.retrieval import known_concepts, read_text_encoder
 from fromnoise.training.rewordings import rewordings
 from fromnoise.training.run import Show, fit, open_run
 from fromnoise.training.teacher import MiniLM
+from fromnoise.training.variants import Variants, variants_of
 
 CONFIG = UNetConfig(
     sample_size=16,
@@ -75,6 +76,9 @@ SCHEDULER = {
 """`scheduler_config.json` of what is trained here: SD's own betas, v-prediction, every field stated."""
 
 
+MOST_WORDS = 18
+"""A caption with what is said of a variant is no longer: colours and grounds come in many pieces."""
+
 STYLED = 2 / 3
 """Share of the texts that name a style, as of the pictures' own captions."""
 
@@ -88,7 +92,8 @@ class DenoiserRecipe:
     `init` names a `unet` folder and continues from its weights, on other noise than theirs; `decay_at` and `steps` end
     a run with a linear decay. `compile` runs the network through torch.compile, which needs a C++ compiler and a few
     minutes, and then trains a third faster. A share `reworded` of the pictures is asked for in words that no caption
-    holds.
+    holds; a share `varied` of those that are asked for in words is in other colours, on other grounds or of square
+    pixels, and their captions say so.
 
     Min-SNR's weights of errors (`gamma`) are raised to `power`: at 1 the noise levels at which a drawing's shapes are
     decided hardly count; at 0.5 all timesteps have about the same share of the loss, as they have by the learnt weights
@@ -107,6 +112,7 @@ class DenoiserRecipe:
     power: float = 0.5
     empty: float = 0.1
     reworded: float = 0.0
+    varied: float = 0.0
     averages: tuple[int, ...] = (400, 2000)
     export_every: int = 500
     compile: bool = True
@@ -133,8 +139,10 @@ class DenoiserTask:
         pictures: list[Picture],
         recipe: DenoiserRecipe,
         reworded: Mapping[str, tuple[str, ...]] | None = None,
+        variants: Variants | None = None,
     ) -> None:
-        self.model, self.text, self.recipe, self.reworded = model, text, recipe, reworded or {}
+        self.model, self.text, self.recipe = model, text, recipe
+        self.reworded, self.variants = reworded or {}, variants
         self.latents, self.pictures = latents, pictures  # (N, 2, C, h, w): as drawn, and mirrored
         self.schedule = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012)
         self.network = torch.compile(model) if recipe.compile else model
@@ -157,8 +165,15 @@ class DenoiserTask:
         chance = torch.rand(3, generator=own).tolist()
         mirrored = int(picture.flip and chance[0] < 0.5)
         latents = self.latents[draw.sample, mirrored]
-        caption = "" if chance[2] < self.recipe.empty else self.caption(picture, chance[1], draw)
-        return latents, torch.randn(latents.shape, generator=own), caption
+        noise = torch.randn(latents.shape, generator=own)
+        if chance[2] < self.recipe.empty:
+            return latents, noise, ""
+        caption = self.caption(picture, chance[1], draw)
+        varies, which = torch.rand(2, generator=draw.generator("varied")).tolist()
+        if self.variants and varies < self.recipe.varied:
+            latents, said = self.variants.pick(draw.sample, which)
+            caption = with_said(caption, said, picture)
+        return latents, noise, caption
 
     def caption(self, picture: Picture, chance: float, draw: Draw) -> str:
         """One of the picture's captions, or another text for its concept, two of three in the picture's style."""
@@ -178,6 +193,12 @@ class DenoiserTask:
     def loss(self, prediction: Tensor, batch: Captioned) -> Tensor:
         """Min-SNR weighted squared error."""
         return weighted_error(prediction, batch.example.target, batch.example.weight)
+
+
+def with_said(caption: str, said: str, picture: Picture) -> str:
+    """A caption, or the picture's label where that would get too long, with what else is said of the picture."""
+    whole = f"{caption}, {said}".strip(", ")
+    return whole if len(words(whole)) <= MOST_WORDS else f"{with_article(picture.label)}, {said}"
 
 
 @torch.inference_mode()
@@ -221,7 +242,9 @@ def train(
     pictures, text = load_dataset(dataset), read_text_encoder(Path(recipe.text))
     text.clip_text.requires_grad_(False)
     rows = pictures.indices(split="train")
-    latents = latents_of(read_autoencoder(Path(recipe.autoencoder)), pictures, rows, run / "latents.pt")
+    autoencoder = read_autoencoder(Path(recipe.autoencoder))
+    latents = latents_of(autoencoder, pictures, rows, run / "latents.pt")
+    variants = variants_of(autoencoder, pictures, rows, run / "variants.pt") if recipe.varied else None
     reworded = rewordings(pictures, MiniLM(run / "teacher")) if recipe.reworded else None
     torch.manual_seed(recipe.seed)
     model = new_unet(recipe)
@@ -229,7 +252,7 @@ def train(
     note(f"{len(rows)} pictures, {sum(each.numel() for each in model.parameters()) / 1e6:.1f} M parameters")
     fit(
         run,
-        DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe, reworded),
+        DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe, reworded, variants),
         LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
         averages,
         steps=recipe.steps,

@@ -1,17 +1,19 @@
 """Pictures unlike any in a dataset, made from those in it: other colours, dark backgrounds, square pixels.
 
 An autoencoder that has seen only drawings on white tints black and melts pixel art; these teach it to rebuild what
-people bring.
+people bring, and a denoiser to draw on other grounds and in square pixels where words say so.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from fromnoise.data.captions import with_article
 from fromnoise.training.views import saturate, turn_hue
 
 ENLARGED, RECOLOURED, INVERTED, SHADED, PIXELATED = 0.3, 0.6, 0.4, 0.3, 0.6
@@ -24,24 +26,64 @@ GRAIN, LEVELS = 0.2, (2, 32)
 """Most deviation of the noise on square pixels, and how many shades a channel has where there are few of them."""
 
 
-def vary(picture: Tensor, generator: Generator) -> Tensor:
+PAPERS = {
+    "white": (255, 255, 255),
+    "gray": (128, 128, 128),
+    "black": (0, 0, 0),
+    "red": (200, 30, 30),
+    "orange": (240, 140, 30),
+    "yellow": (240, 230, 60),
+    "green": (40, 160, 50),
+    "dark green": (20, 80, 30),
+    "turquoise": (60, 200, 190),
+    "blue": (40, 70, 210),
+    "light blue": (140, 190, 240),
+    "dark blue": (20, 30, 100),
+    "purple": (130, 50, 170),
+    "pink": (240, 140, 190),
+    "brown": (120, 70, 30),
+    "beige": (225, 205, 165),
+}
+"""What a drawing's ground is called, by the nearest of these colours."""
+
+
+class Varied(NamedTuple):
+    """A picture (3, S, S) in [-1, 1], and what a caption may say of what was done to it, "" for nothing."""
+
+    picture: Tensor
+    said: str
+
+
+def vary(picture: Tensor, generator: Generator) -> Varied:
     """A picture (3, S, S) in [-1, 1] as another of the same size and range."""
 
     def chance() -> float:
         return torch.rand((), generator=generator).item()
 
-    made = picture
+    made, paper, said = picture, picture.new_ones(3, 1, 1), list[str]()
     if chance() < ENLARGED:
         made = enlarge(made, 1 + chance(), chance(), chance())
+        said.append("close-up")
     if chance() < RECOLOURED:
-        made = recolour(made, hue=chance(), saturation=chance(), contrast=chance(), brightness=chance())
+        colours = Colours(hue=chance(), saturation=chance(), contrast=chance(), brightness=chance())
+        made, paper = recolour(made, colours), recolour(paper, colours)
+        said.append("odd colors")
     if chance() < INVERTED:
-        made = -made
+        made, paper = -made, -paper
     if chance() < SHADED:
-        made = (made + 1) * torch.rand(3, 1, 1, generator=generator) - 1
+        shade = torch.rand(3, 1, 1, generator=generator)
+        made, paper = (made + 1) * shade - 1, (paper + 1) * shade - 1
     if chance() < PIXELATED:
         made = pixelate(made, generator)
-    return made
+        said.append("pixel art")
+    return Varied(made, ", ".join([*said, *ground(paper)]))
+
+
+def ground(paper: Tensor) -> list[str]:
+    """What is said of a ground of one colour (3, 1, 1) in [-1, 1]: nothing of white."""
+    seen = ((paper + 1) * 127.5).flatten()
+    name = min(PAPERS, key=lambda each: float((seen - torch.tensor(PAPERS[each])).square().sum()))
+    return [] if name == "white" else ["on " + with_article(f"{name} background")]
 
 
 def enlarge(picture: Tensor, zoom: float, across: float, down: float) -> Tensor:
@@ -53,11 +95,20 @@ def enlarge(picture: Tensor, zoom: float, across: float, down: float) -> Tensor:
     return F.interpolate(cut, size=side, mode="bilinear", align_corners=False)[0]
 
 
-def recolour(picture: Tensor, hue: float, saturation: float, contrast: float, brightness: float) -> Tensor:
+class Colours(NamedTuple):
     """Each in [0, 1): hues turned by up to a circle, up to half more colour or none, half of the contrast or more."""
-    matrix = saturate(torch.tensor([1.5 * saturation])) @ turn_hue(torch.tensor([2 * math.pi * hue]))
+
+    hue: float
+    saturation: float
+    contrast: float
+    brightness: float
+
+
+def recolour(picture: Tensor, colours: Colours) -> Tensor:
+    """A picture (3, h, w) in [-1, 1] in other colours."""
+    matrix = saturate(torch.tensor([1.5 * colours.saturation])) @ turn_hue(torch.tensor([2 * math.pi * colours.hue]))
     turned = torch.einsum("oi,ihw->ohw", matrix[0], picture)
-    return (turned * (0.5 + 0.8 * contrast) + 0.6 * (brightness - 0.5)).clamp(-1, 1)
+    return (turned * (0.5 + 0.8 * colours.contrast) + 0.6 * (colours.brightness - 0.5)).clamp(-1, 1)
 
 
 def pixelate(picture: Tensor, generator: Generator) -> Tensor:
