@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fromnoise.runtime import device
-from fromnoise.runtime.device import SMALL, cpu_name, pick_dtype
+from fromnoise.runtime.device import SMALL, cpu_name, mixed_precision, pick_dtype, product_dtype
 from fromnoise.runtime.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -26,6 +26,16 @@ def test_number_format(
 ) -> None:
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: instructions)
     assert pick_dtype(name, CPU, parameters) == dtype
+
+
+@pytest.mark.parametrize(("instructions", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_training_takes_bfloat16_only_where_it_is_not_emulated(
+    instructions: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: instructions)
+    assert product_dtype(CPU) == dtype
+    with mixed_precision():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 @pytest.mark.parametrize("name", ["float16", "int8"])

@@ -1,9 +1,10 @@
-"""A frozen layer while something learns beside or behind it: bfloat16 on a CPU, with a gradient written by hand.
+"""A frozen layer while something learns beside or behind it, on a CPU, with a gradient written by hand.
 
 Autocast would turn the frozen weights into bfloat16 at every call, and oneDNN would lay them out anew for every
 product. Here both happen once: a convolution's gradient by its input is a convolution with the turned kernel, packed as
-well. The low-rank path (Hu et al. 2021) is added in the output's own memory. Shapes: N rows (pixels or tokens), I and O
-the layer's inputs and outputs, r the rank.
+well. Without autocast all is float32, and kernels aren't turned, as that gains nothing there. The low-rank path (Hu et
+al. 2021) is added in the output's own memory. Shapes: N rows (pixels or tokens), I and O the layer's inputs and
+outputs, r the rank.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from fromnoise.adapters.patches import Beside, Forward, Weighed
 from fromnoise.nn.convolution import dense, laid_out
 from fromnoise.nn.eight_bit import EightBit
 
-LOW = torch.bfloat16
+FEW = 2**21
+"""Numbers of a kernel up to which it is packed: beside those of a large network a copy would not fit."""
 
 
 class Frozen(Protocol):
@@ -57,7 +59,7 @@ class FrozenLinear:
 
     def arranged(self, x: Tensor) -> Tensor:
         """Rows."""
-        return x.to(LOW).reshape(-1, x.shape[-1])
+        return x.to(self.weight.dtype).reshape(-1, x.shape[-1])
 
     def out(self, x: Tensor) -> Tensor:
         """(N, I) to (N, O)."""
@@ -77,20 +79,21 @@ class FrozenLinear:
 
 
 class FrozenConvolution:
-    """A convolution's kernel, twice where it is packed: for the output, and turned for the input's gradient."""
+    """A convolution's kernel, packed for the output and, in bfloat16, turned for the input's gradient."""
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype) -> None:
         self.layer = layer
-        self.weight = dense(layer.weight).detach().to(LOW).contiguous(memory_format=torch.channels_last)
-        self.bias = None if layer.bias is None else layer.bias.detach().to(LOW)
+        self.weight = dense(layer.weight).detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.place: Any = layer.padding, layer.stride, layer.dilation, layer.groups
-        packs = layer.weight.dtype == torch.float32  # a large network is bfloat16 already; a copy of it would not fit
+        packs = layer.weight.dtype == torch.float32 and self.weight.numel() <= FEW
+        turns = packs and dtype != torch.float32 and _turns(layer)
         self.packed = laid_out(self.weight, layer) if packs else None
-        self.turned = laid_out(_turned(self.weight), layer) if packs and _turns(layer) else None
+        self.turned = laid_out(_turned(self.weight), layer) if turns else None
 
     def arranged(self, x: Tensor) -> Tensor:
         """Channels last."""
-        return x.to(LOW).contiguous(memory_format=torch.channels_last)
+        return x.to(self.weight.dtype).contiguous(memory_format=torch.channels_last)
 
     def out(self, x: Tensor) -> Tensor:
         """(B, I, h, w) to (B, O, h', w')."""
@@ -129,7 +132,8 @@ class _Aside(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, down: Tensor, up: Tensor, scale: float, frozen: Frozen) -> Tensor:
         ctx.frozen, ctx.scale = frozen, scale
-        y, low_down, low_up = frozen.out(x), down.to(LOW), (up if scale == 1 else up * scale).to(LOW)
+        y = frozen.out(x)
+        low_down, low_up = down.to(y.dtype), (up if scale == 1 else up * scale).to(y.dtype)
         inner = frozen.inner(x, low_down)
         _rows(y).addmm_(_rows(inner), low_up.t())
         ctx.save_for_backward(x, inner, low_down, low_up)
@@ -168,12 +172,12 @@ class _Alone(torch.autograd.Function):
 class Learning(Beside):
     """A frozen layer that factors learn beside, or that only hands gradients on.
 
-    It acts as `Beside` does, but for a CPU's autocast to bfloat16, and for no more than one plain LoRA.
+    It acts as `Beside` does, but on a CPU, in bfloat16's autocast or float32, and for no more than one plain LoRA.
     """
 
     def __init__(self, layer: Layer, deltas: Weighed) -> None:
         super().__init__(layer, deltas)
-        self._frozen: tuple[Tensor, Frozen] | None = None
+        self._frozen: tuple[Tensor, torch.dtype, Frozen] | None = None
 
     def around(self, plain: Forward) -> Forward:
         """The fast path where it is one."""
@@ -181,13 +185,15 @@ class Learning(Beside):
         return lambda x, **more: self._fast(x, **more) if self._may(x) else slow(x, **more)
 
     def _may(self, x: Tensor) -> bool:
-        if self.layer.weight.requires_grad or x.device.type != "cpu":
+        if self.layer.weight.requires_grad or x.device.type != "cpu" or isinstance(self.layer, EightBit):
             return False
-        if not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") != LOW:
-            return False
-        if isinstance(self.layer, EightBit) or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if not (_autocasts_to_bfloat16() or self._is_float32(x)):
             return False
         return not self.deltas or (len(self.deltas) == 1 and self._plain(self.deltas[0][1].factors))
+
+    def _is_float32(self, x: Tensor) -> bool:
+        formats = {x.dtype, self.layer.weight.dtype}
+        return formats == {torch.float32} and not torch.is_autocast_enabled("cpu")
 
     def _plain(self, factors: Any) -> bool:
         """One LoRA without a core and, while it learns, without dropout."""
@@ -195,7 +201,7 @@ class Learning(Beside):
         return isinstance(factors, Lora) and factors.mid is None and factors.up.ndim == 2 and not drops
 
     def _fast(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        frozen = self._kept()
+        frozen = self._kept(torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
         with torch.autocast("cpu", enabled=False):
             made = self._made(frozen.arranged(x), frozen)
         made = made.unflatten(0, x.shape[:-1]) if isinstance(self.layer, nn.Linear) else made
@@ -208,18 +214,23 @@ class Learning(Beside):
         factors: Any = place.factors
         return _Aside.apply(x, factors.down, factors.up, strength * factors.scale, frozen)  # pyright: ignore[reportReturnType]
 
-    def _kept(self) -> Frozen:
-        """The weights in bfloat16, made when they are first needed, and again when the layer has got others."""
-        if self._frozen is None or self._frozen[0] is not self.layer.weight:
-            self._frozen = self.layer.weight, _frozen(self.layer)
-        return self._frozen[1]
+    def _kept(self, dtype: torch.dtype) -> Frozen:
+        """The weights in that format, made when they are first needed, and again when the layer has got others."""
+        if self._frozen is None or self._frozen[0] is not self.layer.weight or self._frozen[1] != dtype:
+            self._frozen = self.layer.weight, dtype, _frozen(self.layer, dtype)
+        return self._frozen[2]
+
+
+def _autocasts_to_bfloat16() -> bool:
+    low = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return low and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @torch.no_grad()
-def _frozen(layer: Layer) -> Frozen:
+def _frozen(layer: Layer, dtype: torch.dtype) -> Frozen:
     if isinstance(layer, nn.Conv2d):
-        return FrozenConvolution(layer)
-    return FrozenLinear(layer.weight.detach().to(LOW), None if layer.bias is None else layer.bias.detach().to(LOW))
+        return FrozenConvolution(layer, dtype)
+    return FrozenLinear(layer.weight.detach().to(dtype), None if layer.bias is None else layer.bias.detach().to(dtype))
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -65,13 +65,12 @@ def quick_score(
     pictures: int = PICTURES,
     steps: int = STEPS,
     guidance: float | None = None,
-    dtype: torch.dtype = torch.bfloat16,
     show: Show | None = None,
 ) -> Figures:
     """Draw with the model in a folder (a run's `model-400`, say) and let a judge look: a minute or two on one core."""
     asked = QuickScore(judge, dataset, pictures=pictures)
     settings = Request(seed=0, steps=steps, guidance=guidance)
-    return asked(draw(load(model, dtype=dtype), asked.prompts, settings, show=show))
+    return asked(draw(load(model), asked.prompts, settings, show=show))
 
 
 def as_line(figures: Figures) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -55,6 +56,21 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and _cpu_has_bfloat16()
+
+
+def product_dtype(device: torch.device) -> torch.dtype:
+    """The number format whose products are fastest where a relative error of 0.002 doesn't matter."""
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+
+
+def mixed_precision(device: str | torch.device = "cpu") -> AbstractContextManager[Any]:
+    """torch's autocast to bfloat16 where the device computes with it; nothing where that would be emulated.
+
+    On a CPU with AVX-512 alone float32 products are four times as fast.
+    """
+    device = torch.device(device)
+    low = product_dtype(device) != torch.float32
+    return torch.autocast(device.type, product_dtype(device)) if low else nullcontext()
 
 
 @cache

@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fromnoise.runtime.device import mixed_precision
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.training.learner import Callback, Learner
 from fromnoise.training.record import Record
 
 
 class MixedPrecision(Callback):
-    """Forward and loss under autocast to `dtype`; the weights and their updates stay in float32."""
+    """Forward and loss in `mixed_precision`; the weights and their updates stay in float32."""
 
-    def __init__(self, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> None:
-        self.dtype, self.device = dtype, device
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
 
     def around_predict(self, learner: Learner) -> AbstractContextManager[Any]:
-        """torch's autocast."""
-        return torch.autocast(self.device, self.dtype)
+        """torch's autocast, or nothing."""
+        return mixed_precision(self.device)
 
 
 class LearningRate(Callback):

@@ -19,7 +19,7 @@ from fromnoise.diffusion.objectives import Example, example, weighted_error
 from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.models.unet import UNet, UNetConfig
-from fromnoise.runtime.device import channels_last
+from fromnoise.runtime.device import channels_last, mixed_precision
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
@@ -155,7 +155,7 @@ class DenoiserTask:
         sigma = self.schedule.sigmas[times].float()
         clean, weighs = torch.stack(latents).float(), (self.recipe.gamma, self.recipe.power)
         parts = example(clean, torch.stack(noise), sigma, "v_prediction", *weighs)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), mixed_precision():
             words = self.text.encode(list(captions))
         return Captioned(parts, times, words)
 
@@ -209,7 +209,7 @@ def encode_pictures(autoencoder: Autoencoder, dataset: Dataset, rows: list[int])
         for start in range(0, len(rows), 64):
             pixels = to_model_range(torch.from_numpy(dataset.all_pixels[rows[start : start + 64]]))
             both = (each.contiguous(memory_format=torch.channels_last) for each in (pixels, pixels.flip(3)))
-            with torch.autocast("cpu", torch.bfloat16):
+            with mixed_precision():
                 yield torch.stack([autoencoder.encode(each) for each in both], 1).half()
 
     return torch.cat(list(encoded())).clone()

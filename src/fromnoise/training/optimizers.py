@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from fromnoise.runtime.device import product_dtype
+
 BETA2 = 0.99
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Newton-Schulz coefficients of Jordan et al. 2024, steep at zero: five rounds bring singular values near 1."""
@@ -27,11 +29,11 @@ def adamw(parameters: Iterable[nn.Parameter], decay: float = 0.01) -> torch.opti
 def orthogonal(matrices: Tensor) -> Tensor:
     """The nearest matrices with orthonormal rows or columns, roughly (Jordan et al. 2024, "Muon"): (B, m, n).
 
-    Newton-Schulz in bfloat16, whose errors the next step's update corrects.
+    Newton-Schulz in bfloat16 where the device computes with it, whose errors the next step's update corrects.
     """
     a, b, c = QUINTIC
     wide = matrices.shape[1] <= matrices.shape[2]
-    x = (matrices if wide else matrices.mT).bfloat16()
+    x = (matrices if wide else matrices.mT).to(product_dtype(matrices.device))
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.mT

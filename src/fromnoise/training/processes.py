@@ -64,7 +64,7 @@ class Processes:
             self.accelerator.wait_for_everyone()
 
     def precision(self, device: str) -> Callback:
-        """The precision that `accelerate launch --mixed_precision` names; alone bfloat16."""
+        """The precision that `accelerate launch --mixed_precision` names; alone `mixed_precision`."""
         return LaunchedPrecision(self.accelerator) if self.accelerator else MixedPrecision(device=device)
 
     def learner(self, task: Task, optimizer: Optimizer, callbacks: Iterable[Callback] = ()) -> Learner:

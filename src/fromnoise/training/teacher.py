@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fromnoise.runtime.device import product_dtype
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import atomic_write
@@ -63,7 +64,7 @@ class MiniLM:
     def _model(self) -> Callable[..., Any]:
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(self.folder, dtype=torch.bfloat16).eval()
+        return AutoModel.from_pretrained(self.folder, dtype=product_dtype(torch.device("cpu"))).eval()
 
     @cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:

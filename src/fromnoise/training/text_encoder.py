@@ -18,6 +18,7 @@ from fromnoise.checkpoints import load_module, save_module
 from fromnoise.checkpoints.folder import write_tensors
 from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.clip_text import ClipText, TextConfig
+from fromnoise.runtime.device import mixed_precision
 from fromnoise.text.tokenizer import Tokenizer
 from fromnoise.training import teacher
 from fromnoise.training.anchors import Anchor, anchor, padding_means
@@ -329,7 +330,7 @@ def start_from(model: Student, folder: Path, lessons: Lessons) -> None:
     """Take the text encoder of a model folder, and the head that fits it best by least squares."""
     load_module(model.text, folder / "text_encoder" / "model.safetensors")
     rows = torch.randperm(len(lessons.vectors), generator=torch.Generator().manual_seed(0))[:20_000]
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), mixed_precision():
         states = torch.cat([model.sentences(part) for part in lessons.tokens[rows].long().split(256)]).float()
         found = torch.linalg.lstsq(F.pad(states, (0, 1), value=1.0), lessons.vectors[rows].float()).solution
         model.head.weight.copy_(found[:-1].T)

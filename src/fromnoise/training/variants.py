@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fromnoise.data import Dataset
 from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.runtime.device import mixed_precision
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.variety import Varied, vary
@@ -45,7 +46,7 @@ def make_variants(autoencoder: Autoencoder, dataset: Dataset, rows: list[int]) -
 
 def _encoded(autoencoder: Autoencoder, some: list[Varied]) -> Tensor:
     pictures = torch.stack([each.picture for each in some]).contiguous(memory_format=torch.channels_last)
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision():
         return autoencoder.encode(pictures).half()
 
 

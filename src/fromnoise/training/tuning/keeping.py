@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fromnoise.diffusion.denoiser import scalings
 from fromnoise.diffusion.objectives import Example, answer_weight
 from fromnoise.pipeline import Pipeline
+from fromnoise.runtime.device import mixed_precision
 from fromnoise.training.order import draws
 from fromnoise.training.processes import Processes
 from fromnoise.training.tuning.samples import Sample, Told
@@ -59,7 +60,7 @@ class Keeping:
     @torch.no_grad()
     def _answers(self, chosen: Tensor) -> Tensor:
         made, times = self._inputs(chosen)
-        with torch.autocast(made.device.type, torch.bfloat16):
+        with mixed_precision(made.device):
             channels_last = made.contiguous(memory_format=torch.channels_last)
             return self.teacher.answer(channels_last, times, self._said(chosen)).float().cpu()
 

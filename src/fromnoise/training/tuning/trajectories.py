@@ -19,6 +19,7 @@ from fromnoise.diffusion.guidance import batched_pair, classifier_free
 from fromnoise.diffusion.samplers import SAMPLERS
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Request
+from fromnoise.runtime.device import mixed_precision
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.runtime.seeds import PictureNoise, generator
@@ -126,7 +127,7 @@ def states_of(task: TuningTask, prompts: Sequence[str], teaching: Teaching, firs
 
     denoise = classifier_free(batched_pair(denoiser(predict, task.schedule, task.prediction)), teaching.guidance)
     seen, every = [x], teaching.steps // teaching.jumps
-    with torch.autocast(pipeline.device.type, torch.bfloat16):
+    with mixed_precision(pipeline.device):
         for step in SAMPLERS[teaching.teacher](denoise, x, sigmas, noise=noise):
             if step.index % every == 0:
                 seen.append(step.x)
