@@ -4,10 +4,10 @@ usage: python benchmarks/guided_step.py [--rounds 5] [--float32] [--without-diff
                                                                        (needs diffusers and openvino; about 9 GiB)
 
 The U-Net is diffusers' own at the published configuration with random weights; a guided step is one call of two rows.
-OpenVINO runs diffusers' module at its bfloat16 hint. What counts is the median of wall seconds, after one warm-up.
-`--float32` adds diffusers at its default precision, `--int8` a model of ours in int8 (make_checkpoint.py sd1, then
-fromnoise optimize), `--nncf` OpenVINO's in int8 (nncf_unet.py). `--converted MODEL.xml` is diffusers' U-Net as
-OpenVINO has it, written by nncf_unet.py, and saves converting it again. Leave the machine alone while it runs.
+All run in bfloat16 where the CPU computes with it, else in float32. What counts is the median of wall seconds, after
+one warm-up. `--float32` adds diffusers at its default precision, `--int8` a model of ours in int8 (make_checkpoint.py
+sd1, then fromnoise optimize), `--nncf` OpenVINO's in int8 (nncf_unet.py). `--converted MODEL.xml` is diffusers' U-Net
+as OpenVINO has it, written by nncf_unet.py, and saves converting it again. Leave the machine alone while it runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fromnoise.checkpoints import open_checkpoint
 from fromnoise.engines.eager import pack, pack_numbers, use_kernels
 from fromnoise.models.unet import UNet, UNetConfig
 from fromnoise.pipeline.loading import filled
-from fromnoise.runtime.device import cpu_name
+from fromnoise.runtime.device import cpu_name, product_dtype
 
 CONFIG = {
     "sample_size": 64,
@@ -38,7 +38,9 @@ CONFIG = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }
 TIME = torch.tensor(500)
-PEER = "OpenVINO, bf16"
+DTYPE = product_dtype(torch.device("cpu"))
+SAID, HINT = ("float32", "f32") if torch.float32 == DTYPE else ("bf16", "bf16")
+PEER = f"OpenVINO, {SAID}"
 
 
 class Plain(nn.Module):
@@ -54,23 +56,23 @@ class Plain(nn.Module):
 
 
 def ours(reference: UNet2DConditionModel, x: Tensor, words: Tensor) -> Call:
-    """The eager engine in bfloat16."""
+    """The eager engine."""
     with torch.device("meta"):
         network = UNet(UNetConfig()).eval()
-    network.load_state_dict({key: each.bfloat16() for key, each in reference.state_dict().items()}, assign=True)
+    network.load_state_dict({key: each.to(DTYPE) for key, each in reference.state_dict().items()}, assign=True)
     network.requires_grad_(False)
     pack(network)
     use_kernels(network)
-    return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
+    return lambda: network(x.to(DTYPE), TIME.float().expand(2), words.to(DTYPE))
 
 
 def ours_in_int8(folder: Path, x: Tensor, words: Tensor) -> Call:
     """The eager engine with the U-Net of a model that fromnoise optimize wrote."""
-    network = filled(open_checkpoint(folder).parts["unet"], torch.device("cpu"), torch.bfloat16)
+    network = filled(open_checkpoint(folder).parts["unet"], torch.device("cpu"), DTYPE)
     pack_numbers(network)
     pack(network)
     use_kernels(network)
-    return lambda: network(x.bfloat16(), TIME.float().expand(2), words.bfloat16())
+    return lambda: network(x.to(DTYPE), TIME.float().expand(2), words.to(DTYPE))
 
 
 def converted(reference: UNet2DConditionModel, inputs: tuple[Tensor, ...]) -> openvino.Model:
@@ -80,19 +82,19 @@ def converted(reference: UNet2DConditionModel, inputs: tuple[Tensor, ...]) -> op
 
 
 def in_openvino(model: openvino.Model | Path, inputs: tuple[Tensor, ...]) -> Call:
-    """A model, or a file of one, at the bfloat16 hint."""
-    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+    """A model, or a file of one, at the hint of that number format."""
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": HINT})
     arrays = [each.numpy() for each in inputs]
     return lambda: compiled(arrays)
 
 
 def in_diffusers(reference: UNet2DConditionModel, inputs: tuple[Tensor, ...], float32: bool) -> dict[str, Call]:
-    """diffusers in bfloat16, and at its default precision where that is asked for."""
+    """diffusers in that number format, and at its default precision where that is another and asked for."""
     x, time, words = inputs
-    whole = Plain(reference)
-    half = (copy.deepcopy(whole) if float32 else whole).bfloat16()
-    calls: dict[str, Call] = {"diffusers, bf16": lambda: half(x.bfloat16(), time, words.bfloat16())}
-    return calls | ({"diffusers, float32": lambda: whole(*inputs)} if float32 else {})
+    whole, both = Plain(reference), float32 and torch.float32 != DTYPE
+    low = (copy.deepcopy(whole) if both else whole).to(DTYPE)
+    calls: dict[str, Call] = {f"diffusers, {SAID}": lambda: low(x.to(DTYPE), time, words.to(DTYPE))}
+    return calls | ({"diffusers, float32": lambda: whole(*inputs)} if both else {})
 
 
 @torch.inference_mode()
@@ -110,7 +112,7 @@ def main() -> None:
     x, words = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
     reference = UNet2DConditionModel(**CONFIG).eval().requires_grad_(False)
     inputs = (x, TIME, words)
-    calls: dict[str, Call] = {"fromnoise eager, bf16": ours(reference, x, words)}
+    calls: dict[str, Call] = {f"fromnoise eager, {SAID}": ours(reference, x, words)}
     if not args.converted:
         calls[PEER] = in_openvino(converted(reference, inputs), inputs)
     if not args.without_diffusers:

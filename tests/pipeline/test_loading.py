@@ -84,7 +84,7 @@ def is_packed(network: torch.nn.Module) -> bool:
 def test_a_large_network_is_packed_as_it_is_read_and_the_autoencoder_when_it_is_needed(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eager, "LARGE", 1)
+    monkeypatch.setattr(eager, "SMALL", 1)
     later = fn.load(tiny_model, dtype="float32")
     monkeypatch.setattr(loading, "LARGE", 1)
     pipe = fn.load(tiny_model, dtype="float32")
@@ -97,7 +97,7 @@ def test_a_large_network_is_packed_as_it_is_read_and_the_autoencoder_when_it_is_
 def test_the_autoencoder_is_packed_before_it_reads_the_first_picture(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eager, "LARGE", 1)
+    monkeypatch.setattr(eager, "SMALL", 1)
     pipe = fn.load(tiny_model, dtype="float32")
     picture = to_png(pipe("a kite", **SAID)[0].image)
     fresh = fn.load(tiny_model, dtype="float32")

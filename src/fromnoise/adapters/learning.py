@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from fromnoise.adapters.factors import Layer, Lora
 from fromnoise.adapters.patches import Beside, Forward, Weighed
-from fromnoise.nn.convolution import dense, laid_out
+from fromnoise.nn.convolution import dense, laid_out, packs
 from fromnoise.nn.eight_bit import EightBit
 
 FEW = 2**21
@@ -86,9 +86,9 @@ class FrozenConvolution:
         self.weight = dense(layer.weight).detach().to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.place: Any = layer.padding, layer.stride, layer.dilation, layer.groups
-        packs = layer.weight.dtype == torch.float32 and self.weight.numel() <= FEW
-        turns = packs and dtype != torch.float32 and _turns(layer)
-        self.packed = laid_out(self.weight, layer) if packs else None
+        gains = layer.weight.dtype == torch.float32 and self.weight.numel() <= FEW and packs(self.weight)
+        turns = gains and dtype != torch.float32 and _turns(layer)
+        self.packed = laid_out(self.weight, layer) if gains else None
         self.turned = laid_out(_turned(self.weight), layer) if turns else None
 
     def arranged(self, x: Tensor) -> Tensor:

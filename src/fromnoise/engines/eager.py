@@ -16,16 +16,16 @@ from fromnoise.runtime.device import SMALL
 from fromnoise.runtime.memory import give_back
 
 LARGE = 200_000_000
-"""Parameters from which a network gains by being laid out in float32, and by kernels compiled where it runs.
+"""Parameters from which a network gains by kernels compiled where it runs.
 
-In bfloat16 it gains by the layout from `SMALL` on: the embedded one takes four fifths of the time then.
+By the layout it gains from `SMALL` on: the embedded one takes three quarters of the time then.
 """
 
 
 def lay_out(network: nn.Module, parameters: int) -> None:
-    """Lay out a part of a model whose U-Net has so many parameters for a CPU, once: 8-bit layers, and large networks.
+    """Lay out a part of a model whose U-Net has so many parameters for a CPU, once: 8-bit layers, and convolutions.
 
-    Weights that learn stay as they are, and small networks too, in float32 up to `LARGE`: packed, they gain nothing.
+    Weights that learn stay as they are, and networks smaller than `SMALL` too, which gain nothing.
     """
     if _is_empty(network):
         return
@@ -45,7 +45,7 @@ def pack_numbers(network: nn.Module) -> None:
 
 def prepare(part: nn.Module, parameters: int) -> None:
     """Lay out a part of a model whose U-Net has so many parameters, as far as that pays."""
-    if pays(parameters, next(part.parameters()).dtype):
+    if pays(parameters):
         pack(part)
         give_back()
     if parameters >= LARGE:
@@ -68,13 +68,12 @@ def gains(network: nn.Module, parameters: int) -> bool:
     """True for what `lay_out` lays out: a part of a large model on a CPU which does not learn."""
     weights = list(network.parameters())
     on_cpu = weights[0].device.type in ("cpu", "meta")
-    return on_cpu and pays(parameters, weights[0].dtype) and not any(each.requires_grad for each in weights)
+    return on_cpu and pays(parameters) and not any(each.requires_grad for each in weights)
 
 
-def pays(parameters: int, dtype: torch.dtype) -> bool:
-    """True for a network that is faster packed, by its size and number format, if torch has oneDNN here."""
-    large = parameters >= (SMALL if dtype == torch.bfloat16 else LARGE)
-    return large and torch.backends.mkldnn.is_available()
+def pays(parameters: int) -> bool:
+    """True for a network that is faster packed, by its size, if torch has oneDNN here."""
+    return parameters >= SMALL and torch.backends.mkldnn.is_available()
 
 
 def unpack(network: nn.Module) -> None:

@@ -42,7 +42,7 @@ class Conv2d(nn.Conv2d):
     def pack(self) -> None:
         """Lay out the weight for oneDNN; nothing happens where it is packed already, learns or isn't on a CPU."""
         weight = self.weight
-        if weight.is_mkldnn or weight.requires_grad or weight.device.type != "cpu":
+        if weight.is_mkldnn or weight.requires_grad or weight.device.type != "cpu" or not packs(weight):
             return
         self.weight = nn.Parameter(laid_out(weight, self), requires_grad=False)
 
@@ -62,6 +62,14 @@ def ready(convolution: nn.Module, norm: nn.Module, x: Tensor, shift: Tensor | No
     if isinstance(convolution, Conv2d):
         return convolution.ready(norm, x, shift)
     return shifted_silu(norm, x, shift)
+
+
+def packs(weight: Tensor) -> bool:
+    """Whether a kernel is faster packed: in float32 oneDNN lays a pointwise one out for maps of another size.
+
+    640 to 320 channels at 8 x 8 took 6.4 ms then instead of 0.2 (torch 2.13).
+    """
+    return weight.dtype != torch.float32 or weight.shape[2:].numel() > 1
 
 
 def laid_out(weight: Tensor, like: nn.Conv2d) -> Tensor:

@@ -80,7 +80,7 @@ def load(
         _require_turns(parts["unet"], where, engine, in_numbers)
     turns = Turns()
     plain = where.type == "cpu" and engine in (AUTO, EAGER) and not eight_bit_names(parts["unet"].config)
-    at_once = plain and size >= LARGE and pays(size, form)
+    at_once = plain and size >= LARGE and pays(size)
 
     def loaded(part: Part) -> Any:
         module = (packed if at_once and part is parts["unet"] else filled)(part, where, form)
@@ -165,7 +165,7 @@ def waiting(part: Part, dtype: torch.dtype, turns: Turns, size: int) -> nn.Modul
     """
 
     def fill(module: nn.Module) -> None:
-        part.load_into(module, dtype, ready=pack if pays(size, dtype) else leave)
+        part.load_into(module, dtype, ready=pack if pays(size) else leave)
         prepare(module, size)
         pack_numbers(module)
 
