@@ -3,7 +3,7 @@
     python examples/tuning/pictures.py pictures/
 
 `monsters/` has the monster tiles of Dungeon Crawl Stone Soup 0.28.0 with captions from their names, `six/` six of them
-without captions, `phoenix/` three drawings of a bird that is not among the model's training concepts. `items/` (things
+without captions, `orca/` two drawings of a whale that is not among the model's training concepts. `items/` (things
 of the same game) and `glyphs/` (white on black, from game-icons.net) are two more styles for
 `benchmarks/tuning_gap.py`. The tiles are
 "mostly CC0" by their own licence file, some older ones are less clear: they are fetched, and no part of this
@@ -154,7 +154,7 @@ def main(folder: Path) -> None:
     """Write the folders."""
     cache = cache_dir() / "sources"
     cache.mkdir(parents=True, exist_ok=True)
-    for name in ("monsters", "six", "phoenix", "items", "glyphs"):
+    for name in ("monsters", "six", "orca", "items", "glyphs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, picture in monsters(tiles(cache)):
         picture.save(folder / "monsters" / f"{name}.png")
@@ -165,8 +165,8 @@ def main(folder: Path) -> None:
         for name, picture in found:
             picture.save(folder / style / f"{name}.png")
             (folder / style / f"{name}.txt").write_text(f"{named(name)}, {STYLES[style]} style\n")
-    for style, picture in drawings("phoenix", cache):
-        picture.save(folder / "phoenix" / f"{style}.png")
+    for style, picture in drawings("orca", cache):
+        picture.save(folder / "orca" / f"{style}.png")
     print(folder)
 
 

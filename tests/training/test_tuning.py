@@ -298,7 +298,9 @@ def test_what_learns_as_a_whole_is_float32_and_nothing_is_packed(
         monkeypatch.setattr(module, size, 1)
     monkeypatch.setattr(device, "_cpu_has_bfloat16", lambda: True)
     opened = running.opened(lora.LoraRecipe(model=str(tiny_model)), whole=whole)
+    opened("a cat", seed=1, steps=1)
     assert {(each.dtype, each.is_mkldnn) for each in opened.unet.parameters()} == {(dtype, False)}
+    assert any(each.is_mkldnn for each in opened.autoencoder.parameters())
 
 
 @pytest.mark.parametrize(("gamma", "alike"), [(0.0, True), (5.0, False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -20,6 +21,8 @@ LARGE = 200_000_000
 
 By the layout it gains from `SMALL` on: the embedded one takes three quarters of the time then.
 """
+
+_LEFT: WeakSet[nn.Module] = WeakSet()
 
 
 def lay_out(network: nn.Module, parameters: int) -> None:
@@ -65,7 +68,9 @@ def use_kernels(network: nn.Module) -> None:
 
 
 def gains(network: nn.Module, parameters: int) -> bool:
-    """True for what `lay_out` lays out: a part of a large model on a CPU which does not learn."""
+    """True for what `lay_out` lays out: a part of a model on a CPU which does not learn and has not been left alone."""
+    if network in _LEFT:
+        return False
     weights = list(network.parameters())
     on_cpu = weights[0].device.type in ("cpu", "meta")
     return on_cpu and pays(parameters) and not any(each.requires_grad for each in weights)
@@ -81,6 +86,12 @@ def unpack(network: nn.Module) -> None:
     for each in (*_convolutions(network), *eight_bit_layers(network)):
         each.unpack()
     _set_kernels(network, attention=False, norms=False)
+
+
+def leave(network: nn.Module) -> None:
+    """Give a network its ordinary weights back for good: a trainer needs them, and draws between its steps."""
+    unpack(network)
+    _LEFT.add(network)
 
 
 def size(network: nn.Module) -> int:

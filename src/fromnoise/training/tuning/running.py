@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fromnoise.checkpoints import open_checkpoint
-from fromnoise.engines.eager import LARGE, unpack
+from fromnoise.engines.eager import LARGE, leave
 from fromnoise.hub import found
 from fromnoise.pipeline import Pipeline, load
 from fromnoise.pipeline.loading import parameters
@@ -81,7 +81,7 @@ def opened(recipe: Tuning, *, whole: bool = False) -> Pipeline:
     pipeline = load(path, device=launched().device, dtype=None if large and not whole else torch.float32)
     if pipeline.inpaints or pipeline.unet.config.time_cond_proj_dim is not None:
         raise UsageError(f"{pipeline.name} is an inpainting or LCM network; tune the ordinary model it was made from")
-    unpack(pipeline.unet)
+    leave(pipeline.unet)
     channels_last(pipeline.unet)
     return pipeline
 
