@@ -114,4 +114,4 @@ def test_kernels_are_packed_where_that_is_fast_and_fits(monkeypatch: pytest.Monk
     assert packed("half") == (False, False), "a large network's copy would not fit"
     assert packed("3x3", torch.float32) == (True, False)
     monkeypatch.setattr(learning, "FEW", 1000)
-    assert packed("3x3") == packed("3x3", torch.float32) == (False, False)
+    assert packed("3x3", torch.float32) == (False, False) and packed("3x3") == (True, True)

@@ -273,6 +273,18 @@ def test_pictures_are_drawn_on_the_way(tmp_path: Path, pictures: Path, tiny_mode
     assert (tmp_path / "run" / "sheet.png").exists()
 
 
+@pytest.mark.parametrize(("asked", "taken"), [(0, None), (2, 2)])
+def test_a_class_is_drawn_in_the_models_own_steps_unless_told(
+    asked: int, taken: int | None, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests: list[Request] = []
+    drawn = Pipeline.__call__
+    monkeypatch.setattr(Pipeline, "__call__", lambda self, it: requests.append(it) or drawn(self, it.with_(steps=1)))
+    settings = recipe(dreambooth.DreamboothRecipe, tiny_model, subject="dot", class_pictures=2, sample_steps=asked)
+    dreambooth.class_samples(load(tiny_model), tmp_path, settings, lambda *_: None)
+    assert [each.steps for each in requests] == [taken, taken]
+
+
 def test_sizes_take_turns_by_how_many_they_have() -> None:
     samples = [Sample(torch.zeros(1, 4, 2, width), (str(width),)) for width in (2, 2, 2, 4)]
     pool = Pool(samples)

@@ -23,7 +23,7 @@ from fromnoise.nn.convolution import dense, laid_out, packs
 from fromnoise.nn.eight_bit import EightBit
 
 FEW = 2**21
-"""Numbers of a kernel up to which it is packed: beside those of a large network a copy would not fit."""
+"""Numbers of a kernel up to which it is packed in float32: beside those of a large network a copy would not fit."""
 
 
 class Frozen(Protocol):
@@ -86,8 +86,9 @@ class FrozenConvolution:
         self.weight = dense(layer.weight).detach().to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = None if layer.bias is None else layer.bias.detach().to(dtype)
         self.place: Any = layer.padding, layer.stride, layer.dilation, layer.groups
-        gains = layer.weight.dtype == torch.float32 and self.weight.numel() <= FEW and packs(self.weight)
-        turns = gains and dtype != torch.float32 and _turns(layer)
+        low = dtype != torch.float32
+        gains = layer.weight.dtype == torch.float32 and packs(self.weight) and (low or self.weight.numel() <= FEW)
+        turns = gains and low and _turns(layer)
         self.packed = laid_out(self.weight, layer) if gains else None
         self.turned = laid_out(_turned(self.weight), layer) if turns else None
 

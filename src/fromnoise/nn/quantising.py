@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -34,13 +34,16 @@ MIXED = 16
 POINTER, COUNT, NUMBER = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 
 ARGUMENTS: Mapping[str, list[Any]] = {
-    "normalising": [*[POINTER] * 6, *[COUNT] * 4, NUMBER],
-    "quantise": [*[POINTER] * 5, *[COUNT] * 6, NUMBER],
+    "normalising": [*[POINTER] * 6, *[COUNT] * 4, NUMBER, COUNT],
+    "quantise": [*[POINTER] * 5, *[COUNT] * 6, NUMBER, COUNT],
     "gate": [*[POINTER] * 2, *[COUNT] * 2],
-    "quantise_gated": [*[POINTER] * 3, *[COUNT] * 2, NUMBER],
-    "quantise_mixed": [*[POINTER] * 3, *[COUNT] * 2, NUMBER],
+    "quantise_gated": [*[POINTER] * 3, *[COUNT] * 2, NUMBER, COUNT],
+    "quantise_mixed": [*[POINTER] * 3, *[COUNT] * 2, NUMBER, COUNT],
 }
-"""What the compiled functions take, by name without `fromnoise_`."""
+"""What the compiled functions take, by name without `fromnoise_`; all but `gate` end with whether values are `WIDE`."""
+
+WIDE = {torch.bfloat16: 0, torch.float32: 1}
+"""Number formats that the compiled functions take."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +59,24 @@ class Steps:
 
     def of(self, x: Tensor) -> Tensor:
         """Channels last of any shape (..., C) as 8-bit numbers of that shape."""
-        kernels = _kernels() if x.dtype == torch.bfloat16 and not self.mixes else None
+        kernels = None if self.mixes else _kernels_for(x)
         if kernels is None:
             return _rounded(x, self)
         x, made = x.contiguous(), torch.empty(x.shape, dtype=torch.uint8)
         sizes = 1, 1, x.numel() // x.shape[-1], x.shape[-1], 0, 0
-        kernels.fromnoise_quantise(x.data_ptr(), None, None, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        _quantise(kernels, x, (None, None), self, made, sizes)
         return made
 
     def of_map(self, x: Tensor, pad: int) -> Tensor:
         """A map (B, C, h, w) with `pad` pixels of 0 around it, channels last."""
-        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        kernels = _kernels_for(x)
         if kernels is None:
             return _padded(_rounded(x.permute(0, 2, 3, 1), self), pad, self.zero)
         return self._mapped(kernels, x, pad)
 
     def of_normalised(self, norm: GroupNorm, x: Tensor, shift: Tensor | None, pad: int) -> Tensor:
         """The same of SiLU of the normalised x + shift, with shift (B, C); without ever storing that."""
-        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        kernels = _kernels_for(x)
         if kernels is None:
             moved = x if shift is None else x + shift[:, :, None, None]
             return _padded(_rounded(F.silu(norm(moved)).permute(0, 2, 3, 1), self), pad, self.zero)
@@ -87,21 +90,21 @@ class Steps:
             *(each.data_ptr() for each in weights),
             *(each.data_ptr() for each in line),
             *(batch, height * width, channels, norm.num_groups),
-            norm.eps,
+            *(norm.eps, WIDE[x.dtype]),
         )
         return self._mapped(kernels, x, pad, line)
 
     def of_gated(self, x: Tensor, into: Tensor | None = None) -> Tensor:
         """The first half of the channels times GELU of the second: (..., 2 C) to (..., C), contiguous `into` or new."""
         made = torch.empty(*x.shape[:-1], x.shape[-1] // 2, dtype=torch.uint8) if into is None else into
-        kernels = _kernels() if x.dtype == torch.bfloat16 else None
+        kernels = _kernels_for(x)
         if kernels is None:
             value, gate = x.chunk(2, dim=-1)
             return made.copy_(_rounded(value * F.gelu(gate), self))
         x, channels = x.contiguous(), made.shape[-1]
         sizes = made.numel() // channels, channels
         quantise = kernels.fromnoise_quantise_mixed if self.mixes else kernels.fromnoise_quantise_gated
-        quantise(x.data_ptr(), self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        quantise(x.data_ptr(), self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero, WIDE[x.dtype])
         return made
 
     def _mapped(self, kernels: Any, x: Tensor, pad: int, line: Tensor | None = None) -> Tensor:
@@ -110,7 +113,7 @@ class Steps:
         made = torch.empty(batch, height + 2 * pad, width + 2 * pad, channels, dtype=torch.uint8)
         lines = (None, None) if line is None else tuple(each.data_ptr() for each in line)
         sizes = batch, height, width, channels, pad, int(line is not None)
-        kernels.fromnoise_quantise(x.data_ptr(), *lines, self.scale.data_ptr(), made.data_ptr(), *sizes, self.zero)
+        _quantise(kernels, x, lines, self, made, sizes)
         return made.permute(0, 3, 1, 2)
 
 
@@ -150,6 +153,14 @@ def gated(x: Tensor) -> Tensor:
     return made
 
 
+def _quantise(
+    kernels: Any, x: Tensor, lines: Sequence[int | None], steps: Steps, made: Tensor, sizes: Sequence[int]
+) -> None:
+    """Numbers of x, times slopes and plus offsets (`lines`) if there are any, into `made`."""
+    to = steps.scale.data_ptr(), made.data_ptr()
+    kernels.fromnoise_quantise(x.data_ptr(), *lines, *to, *sizes, steps.zero, WIDE[x.dtype])
+
+
 def _rounded(x: Tensor, steps: Steps) -> Tensor:
     """(..., C) as 8-bit numbers, in float32 all the way."""
     x = mixed(x.float()) if steps.mixes else x.float()
@@ -164,6 +175,11 @@ def _padded(x: Tensor, pad: int, zero: int) -> Tensor:
 def available() -> bool:
     """True when the kernels are there and right; compiles them the first time, which takes seconds, and says so."""
     return _kernels() is not None
+
+
+def _kernels_for(x: Tensor) -> Any:
+    """The compiled functions where there are any for such values."""
+    return _kernels() if x.dtype in WIDE else None
 
 
 @cache
@@ -186,8 +202,12 @@ def _kernels() -> Any:
 
 def _is_right(kernels: Any) -> bool:
     """True when a small trial agrees with torch to one step."""
-    x = torch.linspace(-3, 3, 4 * 36).view(4, 36).bfloat16()
-    steps, made = Steps(torch.linspace(20, 40, 36), 100), torch.empty(4, 36, dtype=torch.uint8)
-    sizes = 1, 1, 4, 36, 0, 0
-    kernels.fromnoise_quantise(x.data_ptr(), None, None, steps.scale.data_ptr(), made.data_ptr(), *sizes, steps.zero)
-    return bool((made.int() - _rounded(x, steps).int()).abs().max() <= 1)
+    exact = torch.linspace(-3, 3, 4 * 36).view(4, 36)
+    steps, sizes = Steps(torch.linspace(20, 40, 36), 100), (1, 1, 4, 36, 0, 0)
+
+    def near(x: Tensor) -> bool:
+        made = torch.empty(4, 36, dtype=torch.uint8)
+        _quantise(kernels, x, (None, None), steps, made, sizes)
+        return bool((made.int() - _rounded(x, steps).int()).abs().max() <= 1)
+
+    return all(near(exact.to(each)) for each in WIDE)

@@ -1,6 +1,7 @@
 // Activations made 8-bit in one pass over memory: normalised, through SiLU, scaled, rounded (Jacob et al. 2018,
 // "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", equation 1).
-// Values are bfloat16, the upper halves of float32 ones. Compiled on the machine that runs it.
+// Values are bfloat16, the upper halves of float32 ones, or float32 where `wide` says so. Compiled on the machine that
+// runs it.
 
 #include <immintrin.h>
 
@@ -18,7 +19,11 @@ constexpr int64_t SPAN = 64;  // pixels that one thread takes at a time
 
 __mmask16 some(int64_t left) { return left >= LANES ? 0xffff : (__mmask16)((1u << left) - 1); }
 
-__m512 widened(const uint16_t* from, __mmask16 mask) {
+using Half = uint16_t;
+
+__m512 widened(const float* from, __mmask16 mask) { return _mm512_maskz_loadu_ps(mask, from); }
+
+__m512 widened(const Half* from, __mmask16 mask) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
 }
 
@@ -59,7 +64,7 @@ void store(uint8_t* to, __mmask16 mask, __m512 value) {
 }
 
 // The nearest bfloat16, the even one of two; a NaN stays one.
-void narrow(uint16_t* to, __mmask16 mask, __m512 value) {
+void narrow(Half* to, __mmask16 mask, __m512 value) {
     __m512i bits = _mm512_castps_si512(value), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
     rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
@@ -71,7 +76,8 @@ struct Sums {
     explicit Sums(int64_t channels) : sum(channels), square(channels) {}
 };
 
-void add_pixels(const uint16_t* x, int64_t pixels, int64_t channels, Sums& sums) {
+template <typename Value>
+void add_pixels(const Value* x, int64_t pixels, int64_t channels, Sums& sums) {
     for (int64_t c = 0; c < channels; c += LANES) {
         __mmask16 mask = some(channels - c);
         __m512 sum = _mm512_setzero_ps(), square = _mm512_setzero_ps();
@@ -104,17 +110,18 @@ void line(const double* sum, const double* square, const float* shift, const flo
     }
 }
 
-__m512 gated(const uint16_t* value, const uint16_t* gate, __mmask16 mask) {
+template <typename Value>
+__m512 gated(const Value* value, const Value* gate, __mmask16 mask) {
     return _mm512_mul_ps(widened(value, mask), gelu(widened(gate, mask)));
 }
 
 // value * gelu(gate), which lie side by side, x (rows, 2 * channels), given to write(place in (rows, channels), channel,
 // mask, product).
-template <typename Write>
-void gate(const uint16_t* x, int64_t rows, int64_t channels, Write write) {
+template <typename Value, typename Write>
+void gate(const Value* x, int64_t rows, int64_t channels, Write write) {
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
-        const uint16_t* value = x + row * 2 * channels;
+        const Value* value = x + row * 2 * channels;
         for (int64_t c = 0; c < channels; c += LANES) {
             __mmask16 mask = some(channels - c);
             write(row * channels + c, c, mask, gated(value + c, value + channels + c, mask));
@@ -133,13 +140,11 @@ void mix(__m512* vectors) {
     for (int64_t i = 0; i < MIXED; ++i) vectors[i] = _mm512_mul_ps(vectors[i], _mm512_set1_ps(0.25f));
 }
 
-}  // namespace
-
 // x (batch, pixels, channels); shift (batch, channels) or null is added to it; weight and bias (channels).
-// slope and offset (batch, channels) are written. Returns nought.
-extern "C" int fromnoise_normalising(const uint16_t* x, const float* shift, const float* weight, const float* bias,
-                                     float* slope, float* offset, int64_t batch, int64_t pixels, int64_t channels,
-                                     int64_t groups, float eps) {
+// slope and offset (batch, channels) are written.
+template <typename Value>
+void normalising(const Value* x, const float* shift, const float* weight, const float* bias, float* slope,
+                 float* offset, int64_t batch, int64_t pixels, int64_t channels, int64_t groups, float eps) {
     std::vector<double> sum(batch * channels), square(batch * channels);
     int64_t spans = (pixels + SPAN - 1) / SPAN;
 #pragma omp parallel
@@ -161,14 +166,13 @@ extern "C" int fromnoise_normalising(const uint16_t* x, const float* shift, cons
         line(&sum[at], &square[at], shift ? shift + at : nullptr, weight, bias, pixels, channels, groups, eps,
              slope + at, offset + at);
     }
-    return 0;
 }
 
 // clamp(round(f(slope * x + offset) * scale + zero), 0, 255), f SiLU or nothing, x (batch, height, width, channels);
 // slope and offset (batch, channels), or both null; scale (channels). Around the map come `pad` pixels of `zero`.
-extern "C" int fromnoise_quantise(const uint16_t* x, const float* slope, const float* offset, const float* scale,
-                                  uint8_t* out, int64_t batch, int64_t height, int64_t width, int64_t channels,
-                                  int64_t pad, int64_t activate, float zero) {
+template <typename Value>
+void quantise(const Value* x, const float* slope, const float* offset, const float* scale, uint8_t* out, int64_t batch,
+              int64_t height, int64_t width, int64_t channels, int64_t pad, int64_t activate, float zero) {
     int64_t high = height + 2 * pad, wide = width + 2 * pad;
     __m512 origin = _mm512_set1_ps(zero);
 #pragma omp parallel for schedule(static)
@@ -182,7 +186,7 @@ extern "C" int fromnoise_quantise(const uint16_t* x, const float* slope, const f
         std::memset(to, (int)zero, pad * channels);
         std::memset(to + (pad + width) * channels, (int)zero, pad * channels);
         for (int64_t pixel = 0; pixel < width; ++pixel) {
-            const uint16_t* from = x + ((row * height + y) * width + pixel) * channels;
+            const Value* from = x + ((row * height + y) * width + pixel) * channels;
             uint8_t* into = to + (pad + pixel) * channels;
             for (int64_t c = 0; c < channels; c += LANES) {
                 __mmask16 mask = some(channels - c);
@@ -196,33 +200,25 @@ extern "C" int fromnoise_quantise(const uint16_t* x, const float* slope, const f
             }
         }
     }
-    return 0;
-}
-
-// The gated product unrounded, (rows, channels).
-extern "C" int fromnoise_gate(const uint16_t* x, uint16_t* out, int64_t rows, int64_t channels) {
-    gate(x, rows, channels, [=](int64_t at, int64_t, __mmask16 mask, __m512 product) { narrow(out + at, mask, product); });
-    return 0;
 }
 
 // The gated product in 8 bits, (rows, channels).
-extern "C" int fromnoise_quantise_gated(const uint16_t* x, const float* scale, uint8_t* out, int64_t rows,
-                                        int64_t channels, float zero) {
+template <typename Value>
+void quantise_gated(const Value* x, const float* scale, uint8_t* out, int64_t rows, int64_t channels, float zero) {
     __m512 origin = _mm512_set1_ps(zero);
     gate(x, rows, channels, [=](int64_t at, int64_t c, __mmask16 mask, __m512 product) {
         store(out + at, mask, _mm512_fmadd_ps(product, _mm512_maskz_loadu_ps(mask, scale + c), origin));
     });
-    return 0;
 }
 
 // The same, mixed before it is rounded: each sixteen channels that lie 16 apart. `channels` is a multiple of 256.
-extern "C" int fromnoise_quantise_mixed(const uint16_t* x, const float* scale, uint8_t* out, int64_t rows,
-                                        int64_t channels, float zero) {
+template <typename Value>
+void quantise_mixed(const Value* x, const float* scale, uint8_t* out, int64_t rows, int64_t channels, float zero) {
     __m512 origin = _mm512_set1_ps(zero);
     __mmask16 all = some(LANES);
 #pragma omp parallel for schedule(static)
     for (int64_t row = 0; row < rows; ++row) {
-        const uint16_t* value = x + row * 2 * channels;
+        const Value* value = x + row * 2 * channels;
         for (int64_t c = 0; c < channels; c += MIXED * LANES) {
             __m512 products[MIXED];
             for (int64_t i = 0; i < MIXED; ++i)
@@ -234,5 +230,45 @@ extern "C" int fromnoise_quantise_mixed(const uint16_t* x, const float* scale, u
             }
         }
     }
+}
+
+// Calls `of` with x as values of its format.
+template <typename Of>
+int by_format(const void* x, int64_t wide, Of of) {
+    wide ? of((const float*)x) : of((const Half*)x);
     return 0;
+}
+
+}  // namespace
+
+extern "C" int fromnoise_normalising(const void* x, const float* shift, const float* weight, const float* bias,
+                                     float* slope, float* offset, int64_t batch, int64_t pixels, int64_t channels,
+                                     int64_t groups, float eps, int64_t wide) {
+    return by_format(x, wide, [=](auto values) {
+        normalising(values, shift, weight, bias, slope, offset, batch, pixels, channels, groups, eps);
+    });
+}
+
+extern "C" int fromnoise_quantise(const void* x, const float* slope, const float* offset, const float* scale,
+                                  uint8_t* out, int64_t batch, int64_t height, int64_t width, int64_t channels,
+                                  int64_t pad, int64_t activate, float zero, int64_t wide) {
+    return by_format(x, wide, [=](auto values) {
+        quantise(values, slope, offset, scale, out, batch, height, width, channels, pad, activate, zero);
+    });
+}
+
+// The gated product unrounded, (rows, channels): for bfloat16 alone, as float32 would deserve more than 14 good bits.
+extern "C" int fromnoise_gate(const Half* x, Half* out, int64_t rows, int64_t channels) {
+    gate(x, rows, channels, [=](int64_t at, int64_t, __mmask16 mask, __m512 product) { narrow(out + at, mask, product); });
+    return 0;
+}
+
+extern "C" int fromnoise_quantise_gated(const void* x, const float* scale, uint8_t* out, int64_t rows,
+                                        int64_t channels, float zero, int64_t wide) {
+    return by_format(x, wide, [=](auto values) { quantise_gated(values, scale, out, rows, channels, zero); });
+}
+
+extern "C" int fromnoise_quantise_mixed(const void* x, const float* scale, uint8_t* out, int64_t rows,
+                                        int64_t channels, float zero, int64_t wide) {
+    return by_format(x, wide, [=](auto values) { quantise_mixed(values, scale, out, rows, channels, zero); });
 }

@@ -93,13 +93,13 @@ def class_samples(pipeline: Pipeline, folder: Path, recipe: DreamboothRecipe, to
     drawn = [Captioned(folder / f"{number:04d}.png", caption) for number in range(recipe.class_pictures)]
     if launched().main:
         for number, each in enumerate(drawn):
-            _draw(pipeline, each, FIRST_SEED + number, recipe.sample_steps)
+            _draw(pipeline, each, FIRST_SEED + number, recipe.sample_steps or None)
             told(number + 1, len(drawn))
     launched().wait()
     return encoded(pipeline, drawn, [(caption,)] * len(drawn))
 
 
-def _draw(pipeline: Pipeline, wanted: Captioned, seed: int, steps: int) -> None:
+def _draw(pipeline: Pipeline, wanted: Captioned, seed: int, steps: int | None) -> None:
     if not wanted.path.exists():
         request = Request(prompt=wanted.caption or "", seed=seed, steps=steps)
         with atomic_write(wanted.path, overwrite=True) as temporary:

@@ -181,7 +181,7 @@ def _drawing(
     """Draws the prompts with the weights of now, through the very file that other tools would load."""
 
     def draw() -> list[Image.Image]:
-        fields: dict[str, Any] = {"seed": SEED, "steps": recipe.sample_steps}
+        fields: dict[str, Any] = {"seed": SEED, "steps": recipe.sample_steps or None}
         if outcome.fields is not None:
             now = folder / "now.safetensors"
             outcome.write(now)

@@ -40,7 +40,7 @@ class Tuning:
     steps of the averaged weights that are kept (0: none).
     Every `check_every` steps the loss on fixed noise and timesteps is measured; `patience` checks without a better one
     end the run, and so does a drift on control prompts beyond `most_drift` (0: any may be). `sample_every` 0 draws
-    nothing; `minutes` lie between checkpoints. `checkpointing` saves memory and costs time; `track` writes event files
+    nothing, `sample_steps` 0 is as many as the model takes by itself; `minutes` lie between checkpoints. `checkpointing` saves memory and costs time; `track` writes event files
     for TensorBoard. Of several processes each learns from `batch` pictures a step.
     """
 
@@ -58,7 +58,7 @@ class Tuning:
     patience: int = 8
     most_drift: float = 0.0
     sample_every: int = 100
-    sample_steps: int = 25
+    sample_steps: int = 0
     minutes: float = 3.0
     checkpointing: bool = False
     track: bool = False
