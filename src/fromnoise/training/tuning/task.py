@@ -40,8 +40,9 @@ class Tuning:
     steps of the averaged weights that are kept (0: none).
     Every `check_every` steps the loss on fixed noise and timesteps is measured; `patience` checks without a better one
     end the run, and so does a drift on control prompts beyond `most_drift` (0: any may be). `sample_every` 0 draws
-    nothing, `sample_steps` 0 is as many as the model takes by itself; `minutes` lie between checkpoints. `checkpointing` saves memory and costs time; `track` writes event files
-    for TensorBoard. Of several processes each learns from `batch` pictures a step.
+    nothing, `sample_steps` 0 is as many as the model takes by itself; `minutes` lie between checkpoints.
+    `checkpointing` saves memory and costs time; `track` writes event files for TensorBoard. Of several processes each
+    learns from `batch` pictures a step.
     """
 
     model: str | None = None
