@@ -47,8 +47,8 @@ def test_figures() -> None:
     ("norms", "verdict"),
     [
         ([0.35, 0.4, 0.5, 0.6, 0.75, 0.8], "too weak"),
-        ([0.75, 0.60, 0.75, 0.85, 0.95, 1.05], "fine"),
-        ([2.2, 1.2, 1.6, 1.3, 1.5, 1.4], "too strong"),
+        ([1.8, 1.0, 1.2, 1.1, 1.15], "fine"),
+        ([6.0, 1.0, 3.0, 1.2, 2.6, 1.4, 2.0], "too strong"),
     ],
 )
 def test_verdicts(norms: list[float], verdict: str) -> None:

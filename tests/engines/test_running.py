@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import fromnoise as fn
+from fromnoise.engines import running
 from fromnoise.engines.cache import Store
 from fromnoise.engines.contract import Engine, Prepared, difference
 from fromnoise.engines.identity import fingerprint
@@ -184,3 +186,28 @@ def test_a_picture_says_how_it_was_computed(tiny_model: Path) -> None:
     drawn = pipe("a", steps=1, seed=0)[0].request
     assert (drawn.engine, drawn.dtype) == (EAGER, "float32")
     assert pipe(drawn)[0].request == drawn
+
+
+@pytest.mark.parametrize(
+    ("dtype", "engine", "fit", "calls"),
+    [("float32", "auto", 2, 2), ("float32", "eager", 8, 1), ("float32", "auto", 0, 3), ("bfloat16", "auto", 8, 3)],
+)
+def test_small_pictures_are_decoded_together_in_float32(
+    dtype: str, engine: str, fit: int, calls: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = fn.load(tiny_model, dtype=dtype, engine=engine)
+    height, width = pipe.size
+    monkeypatch.setattr(running, "DECODED", fit * height * width + 1)
+    torch.manual_seed(0)
+    latents = torch.randn(3, 4, height // pipe.multiple, width // pipe.multiple)
+    alone = [np.asarray(pipe.decode(each)[0]).astype(int) for each in latents.split(1)]
+    decoded: list[int] = []
+    plain = pipe.autoencoder.decode
+    monkeypatch.setattr(pipe.autoencoder, "decode", lambda it: decoded.append(len(it)) or plain(it))
+    together = [np.asarray(each).astype(int) for each in pipe.decode(latents)]
+    assert len(decoded) == calls and sum(decoded) == 3
+    assert max(abs(one - other).max() for one, other in zip(together, alone, strict=True)) <= 1
+
+
+def test_another_engine_decodes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engines(monkeypatch, Doubling).decodes(64) == 1 < engines(monkeypatch, Doubling, EAGER).decodes(64)

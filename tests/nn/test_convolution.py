@@ -1,5 +1,8 @@
 """Packed convolutions, and attention and gates as oneDNN computes them."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -43,6 +46,34 @@ def test_a_packed_convolution_still_wraps_around_and_has_gradients() -> None:
     x.requires_grad_()
     layer(x).square().sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_leaves_a_packed_layer_is_dense(dtype: torch.dtype) -> None:
+    layer, fresh, x = convolution(dtype), convolution(dtype), torch.randn(1, 24, 6, 6).to(dtype)
+    weight = layer.weight
+    for each in (layer, fresh):
+        each.pack()
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(other.weight, weight) and not other.weight.requires_grad
+    assert torch.equal(layer.state_dict()["weight"], weight) and layer.weight.is_mkldnn
+    fresh.load_state_dict({"weight": 2 * weight, "bias": fresh.bias})
+    assert torch.equal(fresh.weight, 2 * weight) and fresh(x).shape == layer(x).shape
+
+
+def test_a_packed_layer_is_cast_as_others_are() -> None:
+    layer, x = convolution(torch.float32), torch.randn(1, 24, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = layer(x)
+        layer.pack()
+        assert torch.equal(layer(x), plain) and plain.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_number_formats_are_not_packed(dtype: torch.dtype) -> None:
+    layer = convolution(dtype)
+    layer.pack()
+    assert not layer.weight.is_mkldnn
 
 
 def test_what_learns_is_never_packed() -> None:

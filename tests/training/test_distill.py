@@ -90,7 +90,7 @@ def test_the_trajectories_are_the_teachers_drawings(tmp_path: Path, prompts: Pat
         steps = list(pipeline.steps(captions[index], seed=5 + index, **teacher))
         wanted = [steps[0].x0 if hasattr(steps[0], "x0") else drawn[index, 0], *(each.x[0] for each in steps[1::2])]
         error = (drawn[index] - torch.stack(wanted)).flatten(1).norm(dim=1) / torch.stack(wanted).flatten(1).norm(dim=1)
-        assert float(error.max()) < 0.03  # the teacher draws in bfloat16, from sigma instead of sqrt(sigma^2 + 1)
+        assert float(error.max()) < 0.03  # the teacher may draw in bfloat16, from sigma instead of sqrt(sigma^2 + 1)
 
 
 def test_the_loss_falls_and_the_base_stays(

@@ -28,7 +28,7 @@ def test_muon_moves_as_torchs_own_does() -> None:
             layer.weight.grad = gradient.clone()
             optimizer.step()
     moved, asked = (ours.weight - before).detach().flatten(), (theirs.weight - before).detach().flatten()
-    assert torch.cosine_similarity(moved, asked, dim=0) > 0.999  # both round to bfloat16 on the way
+    assert torch.cosine_similarity(moved, asked, dim=0) > 0.999  # both may round to bfloat16 on the way
     assert abs(float(moved.norm() / asked.norm()) - 1) < 0.01
 
 

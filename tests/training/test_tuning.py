@@ -303,7 +303,7 @@ def test_a_base_without_a_network_is_named(tmp_path: Path, pictures: Path, tiny_
 
 
 @pytest.mark.parametrize(("whole", "dtype"), [(True, torch.float32), (False, torch.bfloat16)])
-def test_what_learns_as_a_whole_is_float32_and_nothing_is_packed(
+def test_what_learns_as_a_whole_is_float32_and_no_network_that_learns_is_packed(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, whole: bool, dtype: torch.dtype
 ) -> None:
     for module, size in ((running, "LARGE"), (loading, "LARGE"), (eager, "LARGE"), (eager, "SMALL"), (device, "SMALL")):

@@ -34,6 +34,9 @@ KEPT = 2
 LARGE_PICTURE = 512 * 512
 """Pixels from which a decoder's maps are so large that fetching their memory anew takes long."""
 
+DECODED = 8 * 128 * 128
+"""Pixels decoded in one call at most, but for a picture that has more."""
+
 HOMES: Mapping[str, tuple[str, str]] = {
     EAGER: ("plain", "Plain"),
     COMPILE: ("compiled", "Compiled"),
@@ -166,6 +169,14 @@ class Engines:
         made = self._unet.prepared(choice.engine, module, inputs, given)
         self._used.name = made.engine
         return made(*inputs)
+
+    def decodes(self, pixels: int) -> int:
+        """How many pictures of so many pixels are decoded in one call: several small ones in float32, one elsewhere.
+
+        In bfloat16 a picture would depend on the others, and other engines prepare for every number anew.
+        """
+        float32 = next(self.autoencoder.parameters()).dtype == torch.float32
+        return max(1, DECODED // pixels) if float32 and self._decoder.asked in (AUTO, EAGER) else 1
 
     def decode(self, latents: Tensor, count: int = 1) -> Tensor:
         """Pictures of latents; `count` is how many such calls are to be expected."""

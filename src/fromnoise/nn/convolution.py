@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
@@ -17,7 +19,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
         """(B, in, h, w) to (B, out, h', w'); `plus`, of the same shape as the result, is added."""
-        if self.weight.is_mkldnn and not has_torch_function((input,)) and not input.requires_grad:
+        if self.weight.is_mkldnn and self._may(input):
             return self._packed(input, plus)
         made = self._conv_forward(input, dense(self.weight), self.bias)
         return made if plus is None else made + plus
@@ -29,6 +31,10 @@ class Conv2d(nn.Conv2d):
     def within(self, rows: Tensor, plus: Tensor | None = None) -> Tensor:
         """Packed: rows of a map (B, in, n + 2, w), the outer two for their neighbours only, to (B, out, n, w)."""
         return self._packed(rows, plus, (0, 1))
+
+    def _may(self, x: Tensor) -> bool:
+        """Whether the packed weight may be used: nobody wraps, records or casts what happens."""
+        return not (has_torch_function((x,)) or x.requires_grad or torch.is_autocast_enabled(x.device.type))
 
     def _packed(self, x: Tensor, plus: Tensor | None, padding: tuple[int, int] | None = None) -> Tensor:
         place = padding or self.padding, self.stride, self.dilation, self.groups
@@ -51,6 +57,24 @@ class Conv2d(nn.Conv2d):
         if self.weight.is_mkldnn:
             self.weight = nn.Parameter(dense(self.weight), requires_grad=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: the dense weight."""
+        state = self.__dict__.copy()
+        if self.weight.is_mkldnn:
+            weight = nn.Parameter(dense(self.weight), requires_grad=False)
+            state["_parameters"] = {**self._parameters, "weight": weight}
+        return state
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """A state dict has the dense weight."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = dense(destination[f"{prefix}weight"])
+
+    def _load_from_state_dict(self, state_dict: Any, *given: Any, **named: Any) -> None:  # type: ignore[override]
+        """Dense weights are loaded into a dense one."""
+        self.unpack()
+        super()._load_from_state_dict(state_dict, *given, **named)
+
 
 def shifted_silu(norm: nn.Module, x: Tensor, shift: Tensor | None) -> Tensor:
     """SiLU of a map (B, C, h, w) normalised after `shift` (B, C) was added to it."""
@@ -65,11 +89,14 @@ def ready(convolution: nn.Module, norm: nn.Module, x: Tensor, shift: Tensor | No
 
 
 def packs(weight: Tensor) -> bool:
-    """Whether a kernel is faster packed: in float32 oneDNN lays a pointwise one out for maps of another size.
+    """Whether a kernel can be packed and is faster then: one of bfloat16, or one of float32 that is not pointwise.
 
-    640 to 320 channels at 8 x 8 took 6.4 ms then instead of 0.2 (torch 2.13).
+    A pointwise one of float32 is laid out for maps of another size: 640 to 320 channels at 8 x 8 took 6.4 ms instead of
+    0.2 (torch 2.13).
     """
-    return weight.dtype != torch.float32 or weight.shape[2:].numel() > 1
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.bfloat16 or (weight.dtype == torch.float32 and weight.shape[2:].numel() > 1)
 
 
 def laid_out(weight: Tensor, like: nn.Conv2d) -> Tensor:

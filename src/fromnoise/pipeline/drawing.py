@@ -63,9 +63,6 @@ from fromnoise.text import Conditioning, PromptEncoder, TextEncoder, resolve
 BATCH = 8
 """Pictures drawn in one call at most."""
 
-DECODED = BATCH * 128 * 128
-"""Pixels decoded in one call at most, but for a picture that has more."""
-
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 """What diffusers calls them, in order."""
 
@@ -280,8 +277,8 @@ class Pipeline:
     @torch.inference_mode()
     def decode(self, latents: Tensor, tile: str | None = None) -> list[Image.Image]:
         """Latents (B, C, h, w) as pictures, small ones in float32 several at a time; `tile` as in a Request."""
-        fit = DECODED // (latents[0, 0].numel() * self.multiple**2) if self.format == "float32" else 1
-        return to_images(torch.cat([self.pixels(each, tile) for each in latents.split(max(1, fit))]))
+        several = self.engines.decodes(latents[0, 0].numel() * self.multiple**2)
+        return to_images(torch.cat([self.pixels(each, tile) for each in latents.split(several)]))
 
     @torch.inference_mode()
     def pixels(self, latents: Tensor, tile: str | None = None) -> Tensor:

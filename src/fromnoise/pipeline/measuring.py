@@ -76,7 +76,7 @@ STEP = "step"
 LEVELS = 20
 """Noise levels that a step is measured over."""
 
-VERSION = 5
+VERSION = 6
 """Goes up when what is measured runs otherwise than before, so that every machine is measured again."""
 
 BEYOND_CACHES = 64_000_000

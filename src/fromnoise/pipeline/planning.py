@@ -150,8 +150,7 @@ def _drawing(pipe: Pipeline, request: Request) -> Iterator[tuple[str, Work, int]
     if request.hires is not None:
         size = round(size[0] * request.hires.scale), round(size[1] * request.hires.scale)
         yield from _run(pipe, request, pipe.scheduler.second_sigmas(request), size)
-    work, tiles = _decoding(pipe, size)
-    yield "autoencoder", work, tiles * request.count
+    yield from _decoding(pipe, size, request.count)
 
 
 def _run(pipe: Pipeline, request: Request, sigmas: Tensor, size: tuple[int, int]) -> Iterator[tuple[str, Work, int]]:
@@ -189,13 +188,17 @@ def _rows(pipe: Pipeline, request: Request, sigmas: Tensor) -> Iterator[int]:
             yield len(guided.roles if inside else guided.roles_alone) * request.count
 
 
-def _decoding(pipe: Pipeline, size: tuple[int, int]) -> tuple[Work, int]:
-    """Decoding one picture from latents of (h, w), and how often: in tiles where it is large, each of them twice."""
-    config, (height, width) = pipe.autoencoder.config, size
-    if height * width * pipe.multiple**2 < TILED_FROM or isinstance(config, TinyAutoencoderConfig):
-        return decoder_work(config, 1, size), 1
+def _decoding(pipe: Pipeline, size: tuple[int, int], count: int) -> Iterator[tuple[str, Work, int]]:
+    """Decoding pictures from latents of (h, w): small ones together, large ones in tiles, each of them twice."""
+    config, pixels = pipe.autoencoder.config, size[0] * size[1] * pipe.multiple**2
+    if pixels < TILED_FROM or isinstance(config, TinyAutoencoderConfig):
+        several = pipe.engines.decodes(pixels)
+        for together, calls in ((several, count // several), (count % several, 1)):
+            if together and calls:
+                yield "autoencoder", decoder_work(config, together, size), calls
+        return
     rows, columns = (math.ceil((side - OVERLAP) / (TILE - OVERLAP)) for side in size)
-    return decoder_work(config, 1, (TILE, TILE)), 2 * rows * columns
+    yield "autoencoder", decoder_work(config, 1, (TILE, TILE)), 2 * rows * columns * count
 
 
 def _texts(pipe: Pipeline) -> Iterator[ClipText]:

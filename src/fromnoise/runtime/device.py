@@ -60,7 +60,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def product_dtype(device: torch.device) -> torch.dtype:
     """The number format whose products are fastest where a relative error of 0.002 doesn't matter."""
-    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    emulates = device.type in ("cpu", "cuda") and not has_bfloat16(device)
+    return torch.float32 if emulates else torch.bfloat16
 
 
 def mixed_precision(device: str | torch.device = "cpu") -> AbstractContextManager[Any]:
