@@ -74,8 +74,8 @@ class Figures:
 
     - `norm`: root mean square of the latents predicted last; about 1 for a model's own pictures.
     - `deviation`: their standard deviation.
-    - `opening`: the norm predicted first, as a share of the last. Without guidance
-      the first prediction is a mean of many pictures and fainter than any; guidance makes it louder.
+    - `opening`: the norm predicted first, as a share of the last. Without guidance the first prediction is
+      a mean of many pictures and fainter than any; guidance makes it louder.
     - `wander`: how far the prediction travelled, as a multiple of the straight way from the first to the last.
     - `agreement`: mean cosine of the finished latents of two seeds, from -1 to 1; None for a single picture. High for
       too much guidance, but also for a simple subject.

@@ -70,8 +70,8 @@ def mixed_precision(device: str | torch.device = "cpu") -> AbstractContextManage
     On a CPU with AVX-512 alone float32 products are four times as fast.
     """
     device = torch.device(device)
-    low = product_dtype(device) != torch.float32
-    return torch.autocast(device.type, product_dtype(device)) if low else nullcontext()
+    dtype = product_dtype(device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 @cache
