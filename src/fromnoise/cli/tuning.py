@@ -28,7 +28,8 @@ Captioned = Annotated[
     list[Path],
     typer.Argument(
         metavar="PICTURES",
-        help="A folder with a .txt beside each picture or a metadata.jsonl, or a .jsonl or .csv file.",
+        help="A folder with a .txt beside each picture or a metadata.jsonl, a .jsonl or .csv file, "
+        "or a folder that `datasets` saved.",
         show_default=False,
     ),
 ]

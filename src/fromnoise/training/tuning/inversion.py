@@ -27,7 +27,11 @@ SPREAD = 0.1
 
 @dataclass(frozen=True)
 class InversionRecipe(Tuning):
-    """Settings of a run. `rate` is in units of the embedding table's deviation, so it fits tables of any scale."""
+    """Settings of a run. `rate` is in units of the embedding table's deviation, so it fits tables of any scale.
+
+    All noise levels count alike, as in Gal et al. 2022: what a few words can say, grounds and colours above all, is
+    decided at the noisiest, where Min-SNR leaves next to nothing.
+    """
 
     token: str = ""
     init: str = ""
@@ -35,6 +39,7 @@ class InversionRecipe(Tuning):
     style: bool = False
     steps: int = 300
     rate: float = 0.2
+    gamma: float = 0.0
 
 
 class Vectors(nn.Module):

@@ -51,7 +51,7 @@ class LoraRecipe(Ranked):
     rank: int = 32
     keep: int = 144
     keep_weight: float = 1.5
-    steps: int = 1200
+    steps: int = 900
     patience: int = 16
     empty: float = 0.2
 

@@ -1,11 +1,12 @@
-"""The pictures that a person brings, and what they say about them: folders, captions beside, JSON lines, CSV."""
+"""The pictures that a person brings, and what they say about them: folders, captions beside, tables, datasets."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image, ImageOps
 
 from fromnoise.images.opening import open_image, read_picture, upright_rgb
 from fromnoise.runtime.errors import UsageError
+from fromnoise.training.tuning.stored import Stored, is_dataset
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -24,26 +26,29 @@ FILE_FIELDS, TEXT_FIELDS = ("file_name", "image", "file"), ("text", "caption", "
 
 @dataclass(frozen=True)
 class Captioned:
-    """A picture file and its caption, None where nobody wrote one.
+    """A picture and its caption, None where nobody wrote one.
 
-    `nearer` (n, share) is a view of a share of each side, cut from a corner: n counts the corners.
+    `path` is its file, or the name of a dataset's row, which `encoded` gives the bytes of. `nearer` (n, share) is a
+    view of a share of each side, cut from a corner: n counts the corners.
     """
 
     path: Path
     caption: str | None = None
     nearer: tuple[int, float] | None = None
+    encoded: Callable[[], bytes] | None = None
 
     def open(self) -> Image.Image:
         """The picture upright and in RGB; UsageError naming the file when it is damaged."""
-        whole = upright_rgb(open_image(read_picture(self.path), str(self.path)))
+        data = read_picture(self.path) if self.encoded is None else self.encoded()
+        whole = upright_rgb(open_image(data, str(self.path)))
         return whole if self.nearer is None else cut(whole, *self.nearer)
 
 
 def read_captioned(sources: Sequence[Path]) -> list[Captioned]:
     """The pictures of files, folders and tables (.jsonl, .csv), in order.
 
-    A folder's captions are those of its metadata table, else of the .txt beside each picture. Raises UsageError where
-    something is missing, and when there is no picture at all.
+    A folder's captions are those of its metadata table, of the dataset that it is, or of the .txt beside each picture.
+    Raises UsageError where something is missing, and when there is no picture at all.
     """
     found = [each for source in sources for each in _read(Path(source).expanduser())]
     if not found:
@@ -55,7 +60,8 @@ def require_captions(pictures: Iterable[Captioned], advice: str) -> None:
     """UsageError, ending in the advice, for the first picture without a caption."""
     for each in pictures:
         if not each.caption:
-            raise UsageError(f"{each.path} has no caption; write {each.path.stem}.txt beside it{advice}")
+            remedy = "fill in its text" if each.encoded else f"write {each.path.stem}.txt beside it"
+            raise UsageError(f"{each.path} has no caption; {remedy}{advice}")
 
 
 def cut(picture: Image.Image, corner: int, share: float) -> Image.Image:
@@ -84,7 +90,16 @@ def _folder(folder: Path) -> list[Captioned]:
     for name in METADATA:
         if (folder / name).is_file():
             return list(_table(folder / name))
+    if is_dataset(folder):
+        return _rows(Stored(folder, TEXT_FIELDS))
     return [_beside(each) for each in sorted(folder.iterdir()) if each.suffix.lower() in SUFFIXES]
+
+
+def _rows(dataset: Stored) -> list[Captioned]:
+    return [
+        Captioned(dataset.folder / f"{dataset.split}[{row}]", caption, encoded=partial(dataset.picture, row))
+        for row, caption in enumerate(dataset.captions)
+    ]
 
 
 def _beside(path: Path) -> Captioned:
