@@ -42,6 +42,10 @@ def test_plain_lines(run: Run, sdxl: Path) -> None:
     ]
 
 
+def test_steps_are_the_embedded_models_own(run: Run) -> None:
+    assert b"changes: before step 7 of 12" in run("prompt", "[cat:dog:0.5]").stdout
+
+
 def test_encoders_that_differ_have_rows_of_their_own(run: Run, sdxl: Path) -> None:
     lines = run("prompt", "wow! AND (a cat:0.5", "--model", sdxl).stdout.decode().splitlines()
     assert lines == [

@@ -14,7 +14,7 @@ import typer
 from fromnoise.hub import found
 from fromnoise.request import MAX_SEED, WEIGHTINGS
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.paths import EMBEDDED_MODEL, EMBEDDED_STEPS
 
 if TYPE_CHECKING:
     from fromnoise.text.linting import Moment, Piece, Report
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from fromnoise.text.wildcards import Resolved
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
+USUAL_STEPS = 25
+"""Of a drawing with most published models."""
+
 SHOWN_RUNS = 6
 """Runs of steps named where a person reads."""
 
@@ -34,7 +37,17 @@ def prompt(
             "--model", metavar="PATH", help="A Stable Diffusion folder or file.", show_default="the embedded model"
         ),
     ] = None,
-    steps: Annotated[int, typer.Option("--steps", metavar="N", help="Sampling steps.", min=1, max=1000)] = 25,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            metavar="N",
+            help="Sampling steps.",
+            min=1,
+            max=1000,
+            show_default=f"{EMBEDDED_STEPS}, with --model {USUAL_STEPS}",
+        ),
+    ] = None,
     weighting: Annotated[
         str, typer.Option("--weighting", metavar="TOOL", help=f"Whose grammar: {', '.join(WEIGHTINGS)}.")
     ] = "a1111",
@@ -60,6 +73,7 @@ def prompt(
     from fromnoise.text.wildcards import resolve
 
     resolved = resolve(words, seed, wildcards)
+    steps = steps or (EMBEDDED_STEPS if model is None else USUAL_STEPS)
     report = lint(resolved.text, tokenizers_of(model), steps=steps, weighting=weighting)
     if as_json:
         choices = [asdict(each) for each in resolved.choices]

@@ -21,6 +21,7 @@ from fromnoise.runtime.likeness import (
     ddim_uniform,
     without_last_level,
 )
+from fromnoise.runtime.paths import EMBEDDED_STEPS
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ HABITS: Mapping[str, Habits] = {
     "sdxl": Habits(guidance=5.0, aligned="align-your-steps-xl"),
     "sd-turbo": Habits(steps=1, guidance=1.0, sampler="euler", schedule="trailing"),
     "sdxl-turbo": Habits(steps=1, guidance=1.0, sampler="euler-a", schedule="trailing"),
-    "custom": Habits(steps=12),
+    "custom": Habits(steps=EMBEDDED_STEPS),
     "lcm": Habits(steps=4, guidance=8.0, sampler="lcm", schedule="lcm"),
 }
 """By family; the publishers' own advice for turbo and LCM models. Others get Habits().
