@@ -84,6 +84,9 @@ ADAPTER_KINDS = ("lora", "embedding", "control")
 TILINGS = ("x", "y", "xy")
 """Axes along which a picture's opposite edges may meet: x left and right, y top and bottom."""
 
+USUAL_STEPS, EMBEDDED_STEPS = 25, 12
+"""Steps of a drawing unless told otherwise: with most published models, and with the embedded one (docs/speed.md)."""
+
 MAX_SEED = 2**64 - 1
 MAX_PROMPT = 8000
 """Characters of a prompt: far more than any text encoder reads, and few enough for a picture's EXIF."""

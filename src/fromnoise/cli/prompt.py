@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fromnoise.hub import found
-from fromnoise.request import MAX_SEED, WEIGHTINGS
+from fromnoise.request import EMBEDDED_STEPS, MAX_SEED, USUAL_STEPS, WEIGHTINGS
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.paths import EMBEDDED_MODEL, EMBEDDED_STEPS
+from fromnoise.runtime.paths import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     from fromnoise.text.linting import Moment, Piece, Report
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from fromnoise.text.wildcards import Resolved
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
-USUAL_STEPS = 25
-"""Of a drawing with most published models."""
-
 SHOWN_RUNS = 6
 """Runs of steps named where a person reads."""
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from fromnoise.diffusion.samplers import TWO_DENOISERS, VARIANCE_PRESERVING
 from fromnoise.diffusion.schedules import SPACINGS, NoiseSchedule
 from fromnoise.pipeline.quality import chosen
-from fromnoise.request import SAMPLERS, SCHEDULES, Request
+from fromnoise.request import EMBEDDED_STEPS, SAMPLERS, SCHEDULES, USUAL_STEPS, Request
 from fromnoise.runtime.likeness import (
     LIKENESSES,
     Likeness,
@@ -21,14 +21,13 @@ from fromnoise.runtime.likeness import (
     ddim_uniform,
     without_last_level,
 )
-from fromnoise.runtime.paths import EMBEDDED_STEPS
 
 
 @dataclass(frozen=True)
 class Habits:
     """What a request that does not say gets; `aligned` is the schedule for a quality that takes few steps."""
 
-    steps: int = 25
+    steps: int = USUAL_STEPS
     guidance: float = 4.0
     sampler: str = "dpmpp-2m"
     schedule: str = "model"

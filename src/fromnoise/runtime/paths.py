@@ -13,9 +13,7 @@ import platformdirs
 from fromnoise.runtime.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parent.parent
-EMBEDDED_MODEL, EMBEDDED_STEPS = PACKAGE / "model", 12
-"""The model that is always there, and the steps that it takes unless told otherwise (docs/speed.md)."""
-
+EMBEDDED_MODEL = PACKAGE / "model"
 JUDGE = PACKAGE / "evaluation" / "judge"
 
 

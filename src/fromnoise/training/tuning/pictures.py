@@ -97,8 +97,8 @@ def _folder(folder: Path) -> list[Captioned]:
 
 def _rows(dataset: Stored) -> list[Captioned]:
     return [
-        Captioned(dataset.folder / f"{dataset.split}[{row}]", caption, encoded=partial(dataset.picture, row))
-        for row, caption in enumerate(dataset.captions)
+        Captioned(dataset.folder / f"{dataset.split}[{row}]", _caption(text), encoded=partial(dataset.picture, row))
+        for row, text in enumerate(dataset.texts)
     ]
 
 
@@ -106,10 +106,15 @@ def _beside(path: Path) -> Captioned:
     """A picture with the caption of the text file that has its name."""
     text = path.with_suffix(".txt")
     try:
-        caption = " ".join(text.read_text(encoding="utf-8").split()) if text.is_file() else ""
+        caption = _caption(text.read_text(encoding="utf-8")) if text.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read the caption {text}: {error}") from error
-    return Captioned(path, caption or None)
+    return Captioned(path, caption)
+
+
+def _caption(text: Any) -> str | None:
+    """A text on one line; None where it says nothing."""
+    return " ".join(str(text).split()) or None if text else None
 
 
 def _table(path: Path) -> Iterator[Captioned]:
@@ -129,7 +134,7 @@ def _row(path: Path, number: int, row: Mapping[str, Any]) -> Captioned:
     if not picture.is_file():
         raise UsageError(f"{path}: entry {number} names {file}, which is not there")
     text = next((row[name] for name in TEXT_FIELDS if row.get(name)), None)
-    return Captioned(picture, None if text is None else " ".join(str(text).split()))
+    return Captioned(picture, _caption(text))
 
 
 def _lines(text: str) -> list[Mapping[str, Any]]:

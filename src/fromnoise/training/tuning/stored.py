@@ -18,15 +18,14 @@ TRAIN = "train"
 
 def is_dataset(folder: Path) -> bool:
     """Whether the folder is such a dataset."""
-    known = any((folder / name).is_file() for name in (SAVED, SEVERAL))
-    return known or any(next(folder.glob(each), None) for each in ("*.parquet", "*/*.parquet"))
+    return _saved(folder) or any(next(folder.glob(each), None) for each in ("*.parquet", "*/*.parquet"))
 
 
 class Stored:
-    """The rows of a dataset's training split (its only one, where it has one): pictures as they are encoded, captions.
+    """The rows of a dataset's training split (its only one, where it has one): pictures as they are encoded, texts.
 
-    `captions` has a caption for each row, None where there is none. Raises UsageError for a folder that can't be read,
-    without a training split or without pictures.
+    `texts` has what each row says, None for each where no column does. Raises UsageError for a folder that can't be
+    read, without a training split or without pictures.
     """
 
     def __init__(self, folder: Path, text_fields: tuple[str, ...]) -> None:
@@ -41,8 +40,7 @@ class Stored:
             )
         self._pictures = rows.cast_column(pictures[0], library.Image(decode=False)).select_columns(pictures[0])
         named = [name for name in text_fields if name in kinds] or _texts(kinds)
-        texts = rows[named[0]] if named else [None] * len(rows)
-        self.captions = [" ".join(str(text).split()) if text else None for text in texts]
+        self.texts: list[Any] = list(rows[named[0]]) if named else [None] * len(rows)
 
     def picture(self, row: int) -> bytes:
         """The picture's file as it was put in; UsageError where it is only named and isn't there."""
@@ -50,6 +48,10 @@ class Stored:
         if not stored:
             raise UsageError(f"{self.folder}: row {row} of {self.split} has no picture; filter it out")
         return stored["bytes"] or read_picture(self.folder / stored["path"])
+
+
+def _saved(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (SAVED, SEVERAL))
 
 
 def _library() -> Any:
@@ -68,9 +70,8 @@ def _opened(library: Any, folder: Path) -> Any:
     """One split's rows, or several splits by name."""
     from pyarrow.lib import ArrowException
 
-    saved = any((folder / name).is_file() for name in (SAVED, SEVERAL))
     try:
-        return library.load_from_disk(str(folder)) if saved else library.load_dataset(str(folder))
+        return library.load_from_disk(str(folder)) if _saved(folder) else library.load_dataset(str(folder))
     except (OSError, ValueError, KeyError, ArrowException, library.exceptions.DatasetsError) as error:
         raise UsageError(f"can't read the dataset {folder}: {error}") from error
 
