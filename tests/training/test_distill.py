@@ -172,3 +172,18 @@ def test_the_file_says_how_to_draw_with_it(tmp_path: Path, prompts: Path, tiny_m
     said = json.loads(read_adapter(result.path).metadata["fromnoise.fast"])
     assert said == {"steps": 2, "guidance": 1.0, "sampler": "euler", "schedule": "trailing"}
     assert isinstance(Request(**said), Request)
+
+
+def test_it_goes_on_from_a_file_without_its_gain(tmp_path: Path, prompts: Path, tiny_model: Path) -> None:
+    """The loss at the first step is the one that the file's run ended with, not that of a LoRA 1.3 times as strong."""
+    first = recipe(tiny_model)
+    distill.train([prompts], tmp_path / "first", first, tmp_path / "fast.safetensors")
+    again = recipe(tiny_model, init=str(tmp_path / "fast.safetensors"), layout="peft")
+    distill.train([prompts], tmp_path / "again", again, tmp_path / "more.safetensors")
+    ended, begun = (losses(tmp_path / run) for run in ("first", "again"))
+    assert begun[0] == pytest.approx(min(ended), rel=1e-3) and begun[0] < 0.99 * ended[0]
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["held_out_loss"] for line in lines if "held_out_loss" in line]

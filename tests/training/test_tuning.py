@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fromnoise.adapters import read_adapter, read_embedding
+from fromnoise.adapters import match, read_adapter, read_embedding
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
 from fromnoise.checkpoints.convert import write_checkpoint
 from fromnoise.checkpoints.folder import read_tensors
@@ -109,7 +109,7 @@ TRAINERS = {
 def train(name: str, pictures: Path, model: Path, run: Path, *, resume: bool = False, **more: Any) -> Path:
     trainer, kind, fields = TRAINERS[name]
     output = run.parent / f"{run.name}.safetensors"
-    trainer([pictures], run, recipe(kind, model, **fields, **more), output, resume=resume)  # type: ignore[operator]
+    trainer([pictures], run, recipe(kind, model, **{**fields, **more}), output, resume=resume)  # type: ignore[operator]
     return output
 
 
@@ -223,6 +223,43 @@ def test_a_written_lora_draws_as_the_one_that_learnt(tmp_path: Path, pictures: P
     deltas = zip(one.values(), (other[name] for name in sorted_as(one, other)), strict=True)
     for mine, theirs in deltas:
         torch.testing.assert_close(mine.delta(), theirs.delta(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("layout", ["kohya", "peft"])
+@pytest.mark.parametrize("more", [{}, {"rank": 5, "alpha": 2.0}])
+def test_a_lora_goes_on_from_another(
+    tmp_path: Path, pictures: Path, tiny_model: Path, layout: str, more: dict[str, Any]
+) -> None:
+    """What it begins with acts as the file does, whatever the ranks and strengths: rows of its own start at nothing."""
+    file = train("lora", pictures, tiny_model, tmp_path / "first", layout=layout, dropout=0.0)
+    made = recipe(lora.LoraRecipe, tiny_model, **{"rank": 2, "text_encoder": True, "init": str(file), **more})
+    pipeline = load(tiny_model)
+    begun, modules = lora.new_factors(pipeline, made).adapter(), lora.modules_of(pipeline)
+    theirs, ours = (match(each, modules).places for each in (read_adapter(file), begun))
+    assert theirs.keys() == ours.keys() == {"unet", "text_encoder"}
+    for part, places in theirs.items():
+        assert places.keys() == ours[part].keys()
+        for name, place in places.items():
+            assert torch.allclose(ours[part][name].factors.delta(), place.factors.delta().float(), atol=1e-6)
+    assert any(bool(each.factors.delta().any()) for each in ours["unet"].values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"rank": 1}, "has rank 2 and 1 is learnt; give --rank 2"),
+        ({"text_encoder": False}, "which doesn't learn here; give --text-encoder"),
+        ({"attention": True}, "which doesn't learn here; leave out --attention"),
+        ({"init": "none.safetensors"}, "none.safetensors"),
+    ],
+)
+def test_what_a_lora_can_not_go_on_from_is_said_before_anything_is_written(
+    tmp_path: Path, pictures: Path, tiny_model: Path, fields: dict[str, Any], words: str
+) -> None:
+    file = train("lora", pictures, tiny_model, tmp_path / "first")
+    with pytest.raises(UsageError, match=words):
+        train("lora", pictures, tiny_model, tmp_path / "second", **{"init": str(file), **fields})
+    assert not (tmp_path / "second").exists()
 
 
 def sorted_as(one: Any, other: Any) -> list[str]:

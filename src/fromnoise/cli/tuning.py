@@ -41,6 +41,9 @@ AlphaFlag = Annotated[
     float | None, typer.Option("--alpha", metavar="A", help="Strength; acts as A / rank.", show_default="the rank")
 ]
 TextFlag = Annotated[bool, typer.Option("--text-encoder", help="The text encoder learns too.")]
+InitFlag = Annotated[
+    Path | None, typer.Option("--init", metavar="FILE", help="A LoRA to go on from.", show_default="a fresh one")
+]
 LayoutFlag = Annotated[LoraLayout | None, typer.Option("--layout", help="Key names to write.", show_default="kohya")]
 
 
@@ -157,6 +160,7 @@ def lora(
             "--keep", metavar="N", min=0, help="Drawings of its own that the model keeps.", show_default="the recipe's"
         ),
     ] = None,
+    init: InitFlag = None,
     layout: LayoutFlag = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", show_default="RUN/lora.safetensors")
@@ -177,7 +181,8 @@ def lora(
 
     recipe = asked.settled(
         LoraRecipe(), caption=caption, token=token, style=style, rank=rank, alpha=alpha, dropout=dropout,
-        text_encoder=text_encoder, attention=attention, keep=keep, layout=layout and layout.value,
+        text_encoder=text_encoder, attention=attention, keep=keep, init=init and str(init),
+        layout=layout and layout.value,
     )  # fmt: skip
     run = asked.run or Path("runs") / f"lora-{slug(token or pictures[0].stem)}"
     place = _place(output, run / "lora.safetensors", asked, require_free)
@@ -297,6 +302,7 @@ def distill(
         float | None, typer.Option("--guidance", metavar="SCALE", help="The teacher's.", show_default="the model's own")
     ] = None,
     rank: RankFlag = None,
+    init: InitFlag = None,
     layout: LayoutFlag = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", show_default="RUN/fast.safetensors")
@@ -318,7 +324,7 @@ def distill(
 
     recipe = asked.settled(
         DistillRecipe(), jumps=jumps, teacher_steps=teacher_steps, trajectories=trajectories, guidance=guidance,
-        rank=rank, layout=layout and layout.value,
+        rank=rank, init=init and str(init), layout=layout and layout.value,
     )  # fmt: skip
     run = asked.run or Path("runs") / "distill"
     place = _place(output, run / "fast.safetensors", asked, require_free)

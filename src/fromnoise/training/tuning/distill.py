@@ -78,7 +78,7 @@ def train(
     pipeline = opened(recipe)
     settings = teaching(pipeline, recipe)
     prompts = read_prompts(sources, pipeline, recipe.trajectories, recipe.seed)
-    factors = new_factors(pipeline, recipe)
+    factors = new_factors(pipeline, recipe, 1 / recipe.gain)
     begin(run, recipe, resume=how.get("resume", False))
     learns = learning_factors(pipeline, factors)
     teacher = TuningTask(pipeline, Learns(factors, pipeline.prompts), (), recipe)

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fromnoise.adapters import Adapted, Adapter, Lora, Use, write_lora
+from fromnoise.adapters import Adapted, Adapter, Lora, Matched, Use, write_lora
 from fromnoise.adapters.factors import Layer, Side
 from fromnoise.adapters.families import family_of
 from fromnoise.adapters.keys import layers
 from fromnoise.pipeline import Pipeline
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.tuning.task import Learns
 
@@ -72,6 +73,30 @@ class Factors(nn.Module):
     def adapter(self) -> Adapter:
         """The factors as an adapter that shares their tensors."""
         return Adapter(NAME, "lora", self.loras)
+
+    def take(self, found: Matched, share: float = 1.0) -> None:
+        """Start from a LoRA that was learnt before, `share` times as strong; what it lacks starts fresh.
+
+        Raises UsageError where it changes more than learns here, or is no plain LoRA.
+        """
+        for part, places in found.places.items():
+            for name, place in places.items():
+                mine = self.loras.get(part, {}).get(name)
+                if mine is None:
+                    way = "leave out --attention" if part == "unet" else "give --text-encoder"
+                    raise UsageError(f"{found.adapter.where} changes {part} {name}, which doesn't learn here; {way}")
+                if not isinstance(place.factors, Lora) or place.factors.mid is not None:
+                    raise UsageError(f"{found.adapter.where} is no plain LoRA: only such a one can learn on")
+                _copy(mine, place.factors, share, found.adapter.where)
+
+
+@torch.no_grad()
+def _copy(mine: Dropping, its: Lora, share: float, where: str) -> None:
+    rank = its.rank
+    if rank > mine.rank:
+        raise UsageError(f"{where} has rank {rank} and {mine.rank} is learnt; give --rank {rank}")
+    mine.up[:, :rank] = its.up.flatten(1).float() * (share * its.scale / mine.scale)
+    mine.down[:rank] = its.down.reshape(rank, *mine.down.shape[1:]).float()
 
 
 def targets(part: str, module: nn.Module, *, attention: bool = False) -> dict[str, Layer]:

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from torch import Tensor
 
+from fromnoise.adapters import match, read_adapter
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Lora
 from fromnoise.runtime.errors import UsageError
@@ -26,7 +27,7 @@ from fromnoise.training.tuning.words import spread, worded
 class Ranked(Tuning):
     """Settings of factors: `alpha` 0 is the rank, so that they act as they are; `layout` is "kohya" or "peft".
 
-    `attention` leaves all of the U-Net but attention's projections as it is.
+    `attention` leaves all of the U-Net but attention's projections as it is. `init` is a LoRA to go on from.
     """
 
     rank: int = 8
@@ -35,6 +36,7 @@ class Ranked(Tuning):
     text_encoder: bool = False
     attention: bool = False
     layout: str = "kohya"
+    init: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,12 +113,18 @@ class KeepingTask(TuningTask):
             yield self.keeping.answers
 
 
-def new_factors(pipeline: Pipeline, recipe: Ranked) -> Factors:
-    """Fresh factors for the U-Net, and for the text encoders where the recipe says so."""
+def new_factors(pipeline: Pipeline, recipe: Ranked, share: float = 1.0) -> Factors:
+    """Factors for the U-Net, and for the text encoders where the recipe says so.
+
+    Fresh ones, or those of the LoRA that it names, `share` times as strong.
+    """
     parts = modules_of(pipeline)
     chosen = parts if recipe.text_encoder else {"unet": parts["unet"]}
     strength = recipe.alpha or recipe.rank
-    return Factors(chosen, recipe.rank, strength, recipe.dropout, recipe.seed, attention=recipe.attention)
+    made = Factors(chosen, recipe.rank, strength, recipe.dropout, recipe.seed, attention=recipe.attention)
+    if recipe.init:
+        made.take(match(read_adapter(recipe.init), parts), share)
+    return made
 
 
 def outcome_of(factors: Factors, pipeline: Pipeline, layout: str) -> Outcome:
