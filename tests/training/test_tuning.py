@@ -262,6 +262,12 @@ def test_what_a_lora_can_not_go_on_from_is_said_before_anything_is_written(
     assert not (tmp_path / "second").exists()
 
 
+def test_a_whole_model_does_not_go_on_from_a_lora(tmp_path: Path, pictures: Path, tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match="init is a LoRA to go on from; give --lora"):
+        train("dreambooth", pictures, tiny_model, tmp_path / "run", lora=False, init="x.safetensors")
+    assert not (tmp_path / "run").exists()
+
+
 def sorted_as(one: Any, other: Any) -> list[str]:
     """The other layout's names in the order of the first's."""
     names = {name.replace(".", "_"): name for name in other}

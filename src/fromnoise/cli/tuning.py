@@ -173,7 +173,7 @@ def lora(
     ```sh
     fromnoise train lora pixel-art/ --token pixelart --style -o pixelart.safetensors
     fromnoise train lora my-cat/ --caption "a picture of mycat" --rank 16 --alpha 8 --layout peft
-    fromnoise "a fox, pixelart style" --lora pixelart.safetensors
+    fromnoise "a fox, pixelart style" --lora pixelart.safetensors --guidance 2
     ```
     """
     from fromnoise.training.tuning.lora import LoraRecipe, train
@@ -246,6 +246,7 @@ def dreambooth(
     rank: RankFlag = None,
     alpha: AlphaFlag = None,
     text_encoder: TextFlag = False,
+    init: InitFlag = None,
     layout: LayoutFlag = None,
     output: Annotated[
         Path | None,
@@ -268,7 +269,7 @@ def dreambooth(
 
     recipe = asked.settled(
         DreamboothRecipe(), token=token, subject=subject, lora=as_lora, class_pictures=class_pictures, prior=prior,
-        rank=rank, alpha=alpha, text_encoder=text_encoder, layout=layout and layout.value,
+        rank=rank, alpha=alpha, text_encoder=text_encoder, init=init and str(init), layout=layout and layout.value,
     )  # fmt: skip
     run = asked.run or Path("runs") / f"dreambooth-{slug(token)}"
     own, check = ("lora.safetensors", require_free) if as_lora else ("model", require_free_model)

@@ -12,7 +12,7 @@ from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.training.processes import launched
-from fromnoise.training.tuning.factors import learning_factors
+from fromnoise.training.tuning.factors import Factors, learning_factors
 from fromnoise.training.tuning.finetune import learning_unet, model_outcome
 from fromnoise.training.tuning.lora import Ranked, new_factors, outcome_of
 from fromnoise.training.tuning.pictures import Captioned, read_captioned
@@ -60,13 +60,16 @@ def train(
     require_sayable(recipe.token)
     if not recipe.subject.strip():
         raise UsageError("say what the pictures show: --class dog, say")
+    if recipe.init and not recipe.lora:
+        raise UsageError("init is a LoRA to go on from; give --lora, or leave it out")
     pipeline = opened(recipe, whole=not recipe.lora)
+    factors = new_factors(pipeline, recipe) if recipe.lora else None
     begin(run, recipe, resume=how.get("resume", False))
     learnt, held = parted(pipeline, found, [subject_captions(recipe)] * len(found), flip=recipe.flip)
     pools = [Pool(learnt)]
     if recipe.class_pictures:
         pools.append(Pool(class_samples(pipeline, run / "class", recipe, how.get("told", quiet)), recipe.prior))
-    learns, outcome = _learning(pipeline, recipe, how.get("overwrite", False))
+    learns, outcome = _learning(pipeline, factors, recipe.layout, how.get("overwrite", False))
     return tune(
         run,
         pipeline,
@@ -106,8 +109,7 @@ def _draw(pipeline: Pipeline, wanted: Captioned, seed: int, steps: int | None) -
             pipeline(request)[0].image.save(temporary, "PNG")
 
 
-def _learning(pipeline: Pipeline, recipe: DreamboothRecipe, overwrite: bool) -> tuple[Learns, Outcome]:
-    if not recipe.lora:
+def _learning(pipeline: Pipeline, factors: Factors | None, layout: str, overwrite: bool) -> tuple[Learns, Outcome]:
+    if factors is None:
         return learning_unet(pipeline), model_outcome(pipeline, overwrite=overwrite)
-    factors = new_factors(pipeline, recipe)
-    return learning_factors(pipeline, factors), outcome_of(factors, pipeline, recipe.layout)
+    return learning_factors(pipeline, factors), outcome_of(factors, pipeline, layout)
