@@ -184,6 +184,11 @@ def test_it_goes_on_from_a_file_without_its_gain(tmp_path: Path, prompts: Path, 
     assert begun[0] == pytest.approx(min(ended), rel=1e-3) and begun[0] < 0.99 * ended[0]
 
 
+def test_a_gain_of_nothing_is_refused(tmp_path: Path, prompts: Path, tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match="gain is 0; it has to be above 0"):
+        distill.train([prompts], tmp_path / "run", recipe(tiny_model, gain=0.0), tmp_path / "fast.safetensors")
+
+
 def losses(run: Path) -> list[float]:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line["held_out_loss"] for line in lines if "held_out_loss" in line]

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from fromnoise.adapters import match, read_adapter, read_embedding
+from fromnoise.adapters import Adapter, match, read_adapter, read_embedding
+from fromnoise.adapters import Lora as Factored
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
 from fromnoise.checkpoints.convert import write_checkpoint
 from fromnoise.checkpoints.folder import read_tensors
@@ -23,6 +24,7 @@ from fromnoise.runtime import device
 from fromnoise.runtime.errors import UsageError
 from fromnoise.text.conditioning import Conditioning
 from fromnoise.training.tuning import dreambooth, finetune, inversion, lora, running
+from fromnoise.training.tuning.factors import Factors
 from fromnoise.training.tuning.samples import Pool, Sample
 from fromnoise.training.tuning.task import Learns, Tuning, TuningTask, Words
 from tests.adapters.models import bits, same_bits
@@ -260,6 +262,30 @@ def test_what_a_lora_can_not_go_on_from_is_said_before_anything_is_written(
     with pytest.raises(UsageError, match=words):
         train("lora", pictures, tiny_model, tmp_path / "second", **{"init": str(file), **fields})
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(
+    ("layer", "mid", "words"),
+    [
+        ("conv_in", False, "unet conv_in, which doesn't learn here; only the U-Net's blocks do"),
+        ("down_blocks.9.resnets.0.conv1", False, "changes what the model lacks"),
+        (None, True, "is no plain LoRA"),
+    ],
+)
+def test_nothing_of_a_lora_is_lost_in_silence(tiny_model: Path, layer: str | None, mid: bool, words: str) -> None:
+    pipeline = load(tiny_model)
+    modules, block = lora.modules_of(pipeline), "mid_block.resnets.0.conv1"
+    width = pipeline.unet.get_submodule(block).weight.shape[0]
+    middle = torch.ones(1, 1, 3, 3) if mid else None
+    down = torch.ones(1, width) if mid else torch.ones(1, width, 3, 3)
+    its: dict[str, Any] = {block: Factored(torch.ones(width, 1), down, middle)}
+    if layer is not None:
+        inputs = pipeline.unet.config.in_channels
+        wide = pipeline.unet.conv_in.weight.shape[0]
+        its[layer] = Factored(torch.ones(wide, 1), torch.ones(1, inputs, 3, 3))
+    begun = Factors(modules, 2, 2.0, 0.0, 0)
+    with pytest.raises(UsageError, match=words):
+        begun.take(match(Adapter("x", "lora", {"unet": its}), modules))
 
 
 def test_a_whole_model_does_not_go_on_from_a_lora(tmp_path: Path, pictures: Path, tiny_model: Path) -> None:

@@ -23,6 +23,7 @@ from fromnoise.diffusion.objectives import Example
 from fromnoise.pipeline import Pipeline
 from fromnoise.pipeline.fast import FIELDS, SETTINGS
 from fromnoise.request import Lora
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.tuning.factors import Dropping, Factors, learning_factors, modules_of
 from fromnoise.training.tuning.lora import Ranked, new_factors
@@ -41,8 +42,8 @@ class DistillRecipe(Ranked):
 
     `trajectories` drawings of the teacher are learnt from; `guidance` 0 is the model's own. `sampler` and `schedule`
     are those that the LoRA is drawn with; `teacher` is the sampler of the teacher. What was learnt is written `gain`
-    times as strong, since a squared error leaves guidance too weak. It is patient: the held-out loss wavers by more
-    than it falls, until the rate does.
+    times as strong, since a squared error leaves guidance too weak, and `init` is taken for such a file. It is patient:
+    the held-out loss wavers by more than it falls, until the rate does.
     """
 
     jumps: int = 4
@@ -75,6 +76,8 @@ def train(
     `sources` are .txt files of prompts or captioned pictures, whose captions are read; with none the prompts are the
     concepts that the model says it knows. Raises UsageError where there are no prompts.
     """
+    if recipe.gain <= 0:
+        raise UsageError(f"gain is {recipe.gain:g}; it has to be above 0, 1 to write what was learnt as it is")
     pipeline = opened(recipe)
     settings = teaching(pipeline, recipe)
     prompts = read_prompts(sources, pipeline, recipe.trajectories, recipe.seed)

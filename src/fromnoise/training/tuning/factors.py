@@ -79,15 +79,24 @@ class Factors(nn.Module):
 
         Raises UsageError where it changes more than learns here, or is no plain LoRA.
         """
+        if found.unplaced or found.absent:
+            raise UsageError(f"{found.adapter.where} changes what the model lacks, which would be lost: {found}")
         for part, places in found.places.items():
             for name, place in places.items():
                 mine = self.loras.get(part, {}).get(name)
                 if mine is None:
-                    way = "leave out --attention" if part == "unet" else "give --text-encoder"
-                    raise UsageError(f"{found.adapter.where} changes {part} {name}, which doesn't learn here; {way}")
+                    said = f"{found.adapter.where} changes {part} {name}, which doesn't learn here"
+                    raise UsageError(f"{said}; {_way(part, name)}")
                 if not isinstance(place.factors, Lora) or place.factors.mid is not None:
                     raise UsageError(f"{found.adapter.where} is no plain LoRA: only such a one can learn on")
                 _copy(mine, place.factors, share, found.adapter.where)
+
+
+def _way(part: str, name: str) -> str:
+    """What would let a layer learn."""
+    if part != "unet":
+        return "give --text-encoder (text_encoder = true in a recipe)"
+    return "only the U-Net's blocks do" if name.startswith(OUTER) else "leave out --attention"
 
 
 @torch.no_grad()
