@@ -34,7 +34,7 @@ def lay_out(network: nn.Module, parameters: int) -> None:
         return
     if supported():
         pack_numbers(network)
-    if gains(network, parameters) and not _is_laid_out(network):
+    if not _is_laid_out(network) and gains(network, parameters):
         prepare(network, parameters)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from threading import Lock, local
@@ -197,10 +198,13 @@ class Engines:
 
     def _work(self, x: Tensor, calls: int, extras: Extras, needs: Sequence[str]) -> Work:
         carried = [what for what, is_there in EAGER_ONLY.items() if is_there(extras)]
-        watched = ["captures"] if self._unet.asked != EAGER and _is_watched(self.unet) else []
-        whole = ["8-bit layers"] if self._unet.asked != EAGER and self._in_eight_bits else []
         graph = ["gradients"] if torch.is_grad_enabled() and x.requires_grad else []
-        return _work(self._sizes[0], x, calls, (*needs, *carried, *watched, *whole, *graph))
+        work = _work(self._sizes[0], x, calls, (*needs, *carried, *graph))
+        if not considered(self._unet.asked, work) and self._unet.asked in (AUTO, EAGER):
+            return work  # for the eager engine, whatever else it needs
+        watched = ["captures"] if _is_watched(self.unet) else []
+        whole = ["8-bit layers"] if self._in_eight_bits else []
+        return replace(work, needs=(*work.needs, *watched, *whole))
 
 
 def _work(parameters: int, x: Tensor, calls: int, needs: Sequence[str] = ()) -> Work:

@@ -8,13 +8,13 @@ map is not needed again the answer takes its place: a block holds two maps and s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import pairwise, product
-from weakref import WeakKeyDictionary
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import has_torch_function
+from torch.utils.weak import WeakIdKeyDictionary
 
 from fromnoise.nn import activation
 from fromnoise.nn.activation import Activation
@@ -26,8 +26,11 @@ SMALLEST = 16 << 20
 BAND = 12 << 20
 """Bytes of a band: what it passes through is short of the whole map's memory, and each call still has enough to do."""
 
-_HALVED: WeakKeyDictionary[Conv2d, tuple[Tensor, Conv2d]] = WeakKeyDictionary()
-"""The weights that a convolution had, and what `_halved` made of them."""
+LARGEST = 4 << 20
+"""Numbers of a float32 kernel up to which `convolve_doubled` may keep sums of them, 16 / 9 as many, for small maps."""
+
+_HALVED = WeakIdKeyDictionary()
+"""What `_halved` made of a weight."""
 
 Rows = Callable[[int, int], Tensor]
 """Rows first to last (left out) of a map of one picture, (1, C, last - first, w)."""
@@ -37,11 +40,23 @@ def pay(x: Tensor, *layers: nn.Module, scale: int = 1) -> bool:
     """True where a map (so many times as large in the end) is large, convolutions are packed, norms fused, nobody
     records and no layer is watched.
     """
-    if x[0].numel() * x.element_size() * scale**2 < SMALLEST or x.device.type != "cpu" or has_torch_function((x,)):
-        return False
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if x[0].numel() * x.element_size() * scale**2 < SMALLEST or not _free(x):
         return False
     return all(_plain(each, x) for each in layers) and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def doubling_pays(x: Tensor, conv: Conv2d) -> bool:
+    """True where `convolve_doubled` is faster: what `pay` says for a large map, and in float32 for small maps too."""
+    if x.dtype != torch.float32 or not _free(x) or not _plain(conv, x):
+        return pay(x, conv, scale=2)
+    return conv.weight.numel() <= LARGEST
+
+
+def _free(x: Tensor) -> bool:
+    """True for a map on a CPU that nobody wraps, casts or records."""
+    if x.device.type != "cpu" or has_torch_function((x,)) or torch.is_autocast_enabled("cpu"):
+        return False
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def _plain(layer: nn.Module, x: Tensor) -> bool:
@@ -83,9 +98,11 @@ def convolve_doubled(conv: Conv2d, x: Tensor) -> Tensor:
     becomes has its own 2x2 kernel, whose values are sums of the 3x3 one's.
     """
     made, halved = _empty(x, conv.out_channels, 2), _halved(conv)
-    for picture, answer in zip(x.split(1), made.split(1), strict=True):
-        for first, last in _bands(answer, 2):
-            _scatter(halved(_with_neighbours(picture, first, last)), answer[:, :, 2 * first : 2 * last])
+    # of large maps one picture at a time
+    together = max(BAND // (made[0].numel() * made.element_size()), 1)
+    for pictures, answers in zip(x.split(together), made.split(together), strict=True):
+        for first, last in _bands(answers[:1], 2):
+            _scatter(halved(_with_neighbours(pictures, first, last)), answers[:, :, 2 * first : 2 * last])
     return made
 
 
@@ -109,13 +126,13 @@ def _convolve(norm: nn.GroupNorm, conv: Conv2d, x: Tensor, answer: Tensor, plus:
 
 def _halved(conv: Conv2d) -> Conv2d:
     """The four kernels of `convolve_doubled` as one convolution (C, h, w) to (4 C', h - 1, w + 1), made once."""
-    weight, made = _HALVED.get(conv, (None, None))
-    if made is None or weight is not conv.weight:
+    made = _HALVED.get(conv.weight)
+    if made is None:
         made = Conv2d(conv.in_channels, 4 * conv.out_channels, 2, padding=(0, 1), device="meta")
         made.weight = nn.Parameter(_sums(dense(conv.weight)).to(conv.weight.dtype), requires_grad=False)
-        made.bias = None if conv.bias is None else nn.Parameter(conv.bias.repeat(4), requires_grad=False)
         made.pack()
-        _HALVED[conv] = conv.weight, made
+        _HALVED[conv.weight] = made
+    made.bias = None if conv.bias is None else nn.Parameter(conv.bias.repeat(4), requires_grad=False)
     return made
 
 
@@ -136,10 +153,15 @@ def _sums(weight: Tensor) -> Tensor:
 
 
 def _scatter(four: Tensor, answer: Tensor) -> None:
-    """Answers of the four kernels (1, 4 C, n + 1, w + 1) to their places in (1, C, 2 n, 2 w)."""
-    height, width = (each // 2 for each in answer.shape[2:])
-    for (row, column), some in zip(product((0, 1), (0, 1)), four.chunk(4, 1), strict=True):
-        answer[:, :, row::2, column::2] = some[:, :, row : height + row, column : width + column]
+    """Answers of the four kernels (B, 4 C, n + 1, w + 1) to their places in (B, C, 2 n, 2 w)."""
+    channels, height, width = answer.shape[1], answer.shape[2] // 2, answer.shape[3] // 2
+    four = four.contiguous(memory_format=torch.channels_last)
+    picture, _, row, column = four.stride()
+    # the kernels of odd rows lie two further on, those of odd columns one, and each begins a pixel later
+    strides = picture, row, row + 2 * channels, column, column + channels, 1
+    sizes = len(four), height, 2, width, 2, channels
+    places = answer.permute(0, 2, 3, 1).unflatten(1, (height, 2)).unflatten(3, (width, 2))
+    places.copy_(four.as_strided(sizes, strides, four.storage_offset()))
 
 
 def _with_neighbours(x: Tensor, first: int, last: int) -> Tensor:

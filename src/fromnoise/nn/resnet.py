@@ -70,7 +70,7 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """(B, C, h, w) to (B, C, 2h, 2w), or to `size` where halving had rounded up."""
-        if size in (None, (2 * x.shape[2], 2 * x.shape[3])) and bands.pay(x, self.conv, scale=2):
+        if size in (None, (2 * x.shape[2], 2 * x.shape[3])) and bands.doubling_pays(x, self.conv):
             return bands.convolve_doubled(self.conv, x)
         wider = F.interpolate(x, size=size) if size else F.interpolate(x, scale_factor=2.0)
         return self.conv(wider)
