@@ -1,10 +1,14 @@
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import typer
 from huggingface_hub import constants
 
 from tests.cli.conftest import Run
@@ -13,6 +17,14 @@ from tests.hub.server import LARGE, TOKEN, Hub, Repository
 from tests.hub.standing_in import hub, logged_in, published
 
 __all__ = ["hub", "logged_in"]
+
+AT_A_TERMINAL = """
+import fcntl, signal, sys, termios
+signal.signal(signal.SIGINT, signal.default_int_handler)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there reaches this process
+from fromnoise.cli.main import main
+sys.exit(main())
+"""
 
 
 def test_pull_then_draw(run: Run, hub: Hub, tiny_model: Path):
@@ -149,3 +161,62 @@ def test_help_is_light(command: str):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).returncode == 0
+
+
+def test_ctrl_c_at_the_question_for_the_licence(tiny_model: Path):
+    """It comes the moment the question is there: a read that is about to wait for the keyboard would not notice."""
+    flags = ["push", str(tiny_model), "me/tiny", "--dry-run"]
+    code, shown = asked(flags, b"\x03")
+    assert code == 130
+    assert "Traceback" not in shown
+    assert shown.splitlines()[-1] == "warning: stopped; every file written so far is whole"
+
+
+def test_the_licence_is_asked_for_until_there_is_one(tiny_model: Path):
+    flags = ["push", str(tiny_model), "me/tiny", "--dry-run"]
+    code, shown = asked(flags, b"\n", b" mit \n")
+    assert (code, shown.count("licence: ")) == (0, 2)
+    assert "license: mit" in shown
+    code, shown = asked(flags, b"\x04")
+    assert (code, shown.count("error: say under which licence")) == (2, 1)
+
+
+def asked(flags: list[str], *answers: bytes) -> tuple[int, str]:
+    """The exit code and what a terminal showed, each answer typed the moment the question for it is there."""
+    keyboard, terminal = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", AT_A_TERMINAL, *flags]
+    shown, left = b"", list(answers)
+    with subprocess.Popen(command, **streams, env=environment, start_new_session=True) as process:
+        os.close(terminal)
+        with suppress(OSError):  # how Linux says that the other end is closed
+            while select.select([keyboard], [], [], 60)[0] and (data := os.read(keyboard, 1 << 16)):
+                shown += data
+                if left and shown.endswith(b"licence: "):
+                    os.write(keyboard, left.pop(0))
+        os.close(keyboard)  # which ends a command that hangs
+    return process.returncode, shown.decode().replace("\r", "")
+
+
+def test_push_takes_the_data_and_the_run(run: Run, tiny_model: Path):
+    Path("run").mkdir()
+    Path("run/recipe.toml").write_text("steps = 7\n")
+    flags = ("--licence", "mit", "--data", "my own sprites", "--run", "run", "--dry-run")
+    result = run("push", tiny_model, "me/tiny", *flags)
+    assert result.code == 0
+    assert b"my own sprites" in result.stdout
+    assert b"| steps | 7 |" in result.stdout
+
+
+def test_an_aborted_prompt_is_a_stop(run: Run, monkeypatch: pytest.MonkeyPatch, tiny_model: Path):
+    def abort(source: Path) -> str:
+        raise typer.Abort
+
+    monkeypatch.setattr("fromnoise.cli.hub._asked", abort)
+    result = run("push", tiny_model, "me/tiny")
+    assert is_one_line_of_a_stop(result.code, result.stderr)
+
+
+def is_one_line_of_a_stop(code: int, shown: str) -> bool:
+    return (code, shown) == (130, "warning: stopped; every file written so far is whole\n")

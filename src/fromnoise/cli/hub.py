@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 MEGABYTE = 1_000_000
 SHORT = 10
 """Digits of a hash where a person reads."""
+
+TURN_S = 0.1
+"""How long the keyboard is waited for at a time."""
 
 NameArgument = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A repository on the hub.", show_default=False)]
 
@@ -84,7 +89,8 @@ def _tell(fetched: Fetched) -> None:
 
 def push(
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A model folder, or an adapter's file.", show_default=False)
+        Path,
+        typer.Argument(metavar="FOLDER", help="A model or training run, or an adapter's file.", show_default=False),
     ],
     name: NameArgument,
     private: Annotated[bool, typer.Option("--private", help="Only you can see it.")] = False,
@@ -92,18 +98,28 @@ def push(
         str | None,
         typer.Option("--licence", "--license", metavar="NAME", help="As apache-2.0.", show_default="as the files say"),
     ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="WORDS", help="What it was trained on.", show_default="as the files say"),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="FOLDER", help="The run it comes from: recipe, log, pictures go along."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be published, and stop.")] = False,
 ) -> None:
     """Publish a model, an adapter or an embedding on the hub, and print its address.
 
-    Where there is no README.md, a model card is written first: parts, training data, settings, figures, licence, sample
-    pictures, as far as the files tell. Pickles are refused. Needs `hf auth login` or HF_TOKEN.
+    Of a training run's folder it is the result, recipe, log and sample pictures. Where there is no README.md, a model
+    card is written first: parts, training data, settings, figures, licence, sample pictures, as far as the files tell.
+    Pickles are refused. Needs `hf auth login` or HF_TOKEN.
 
     For example:
 
     ```sh
     fromnoise push my-model/ me/my-model --licence apache-2.0 --dry-run
     fromnoise push watercolour.safetensors me/watercolour --licence cc-by-4.0 --private
+    fromnoise push runs/lora-pixelart me/pixelart --licence mit --data "64 sprites of my own"
     ```
     """
     from fromnoise.hub.names import require_name
@@ -113,7 +129,8 @@ def push(
     target = require_name(name)
     if target.file or str(target) != target.repository:
         raise UsageError(f"{name!r} names more than a repository; publish to {target.repository}")
-    prepared = plan(source.expanduser(), target.repository, licence or _asked(source))
+    source, run = source.expanduser(), run and run.expanduser()
+    prepared = plan(source, target.repository, licence or _asked(source), data=data, run=run)
     if dry_run:
         _show_plan(prepared)
         return
@@ -133,10 +150,28 @@ def _asked(source: Path) -> str | None:
     """The licence that the person types when the files state none and somebody sits there."""
     from fromnoise.hub.pushing import NO_LICENCE, stated_licence
 
-    if stated_licence(source.expanduser()) or not sys.stdin.isatty():
+    if stated_licence(source) or not sys.stdin.isatty():
         return None
     say(NO_LICENCE)
-    return typer.prompt("licence", err=True)
+    line = "\n"
+    try:
+        while line and not line.strip():
+            line = _typed("licence: ")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # what is said next gets a line of its own
+        raise
+    return line.strip() or None
+
+
+def _typed(question: str) -> str:
+    """A line from the keyboard; nothing at its end (Ctrl-D).
+
+    Waited for in short turns: `input` would not notice a Ctrl-C that comes just before it begins to wait.
+    """
+    print(question, end="", file=sys.stderr, flush=True)
+    while os.name == "posix" and not select.select([sys.stdin], [], [], TURN_S)[0]:
+        pass
+    return sys.stdin.readline()
 
 
 def _show_plan(prepared: Plan) -> None:

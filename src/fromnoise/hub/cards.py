@@ -6,6 +6,7 @@ Everything comes from the files themselves; what they do not tell, the card says
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -46,8 +47,17 @@ TRAINED: Mapping[str, str] = MappingProxyType(
 )
 """Metadata in safetensors files by kohya's keys and the ModelSpec standard's, in words."""
 
-SETTINGS = ("recipe.toml", "config.toml", "recipe.json", "settings.json", "run.json")
+SETTINGS = ("recipe.toml", "config.toml", "recipe.json", "settings.json", "run.json", "training.json")
 """Files in which a training run leaves what it was asked for."""
+
+TRAINING = "fromnoise.training"
+"""The key in safetensors metadata whose value is a JSON object of the same settings."""
+
+LEARNT = "pictures"
+"""Among the settings: what was learnt from, as {"count": 12, "names": ["my-cat"]}, the names of files or folders."""
+
+ABSOLUTE = re.compile(r"(?:/|~|[A-Za-z]:[\\/]).*[\\/]([^\\/]+)[\\/]?")
+"""A path that tells where somebody keeps things, and the name it ends in."""
 
 FIGURES = "report.json"
 """What `fromnoise evaluate` writes."""
@@ -55,7 +65,7 @@ FIGURES = "report.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a thing to publish. `rows` are its parts with their sizes; the rest is settings by name."""
+    """What is known of a thing to publish: its parts with their sizes, what it learnt from, and settings by name."""
 
     kind: str
     rows: tuple[tuple[str, str], ...] = ()
@@ -64,21 +74,46 @@ class Facts:
     metadata: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()
 
 
-def facts_of(path: Path, files: Mapping[str, Path]) -> Facts:
+def facts_of(path: Path, files: Mapping[str, Path], data: str | None = None, recipe: Path | None = None) -> Facts:
     """What is known of a model folder, an adapter or an embedding, and the files that go with it.
 
-    Raises FromnoiseError when none of its files is anything that fromnoise loads.
+    `data` is what the person says that it was trained on, `recipe` settings that are not among the files. Raises
+    FromnoiseError when none of its files is anything that fromnoise loads.
     """
     kind = _model(path) or next(filter(None, map(_adapter, _weights(files))), None)
     if kind is None:
         raise FromnoiseError(f"{path} holds no model, adapter or embedding that fromnoise can load")
-    pictures = tuple(name for name in sorted(files) if Path(name).suffix.lower() in PICTURES)[:SAMPLES]
-    settings = dict(pair for name in SETTINGS if name in files for pair in _flat(_read(files[name])))
+    recorded = _recorded(files, kind["metadata"], recipe)
+    lines = (*([data] if data else []), *_data(kind["metadata"], recorded))
     figures = dict(_flat(_read(files[FIGURES]))) if FIGURES in files else {}
-    return Facts(**kind, settings=settings, figures=figures, pictures=pictures)
+    return Facts(**kind, settings=_settings(recorded), figures=figures, data=lines, pictures=_samples(files))
+
+
+def _recorded(files: Mapping[str, Path], metadata: Mapping[str, str], recipe: Path | None) -> dict[str, Any]:
+    """All settings that a training run left: in files, and in the metadata, which speaks of just this result."""
+    found = [_read(recipe)] if recipe else []
+    found += [_read(files[name]) for name in SETTINGS if name in files]
+    with suppress(ValueError):
+        found.append(json.loads(metadata.get(TRAINING, "{}")))
+    return {name: value for each in found if isinstance(each, Mapping) for name, value in each.items()}
+
+
+def _settings(recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as text, without what is empty, what was learnt from, and where somebody keeps things."""
+    told = _flat({name: value for name, value in recorded.items() if name != LEARNT or not isinstance(value, Mapping)})
+    return {name: _last(text) for name, text in told if text}
+
+
+def _samples(files: Mapping[str, Path]) -> tuple[str, ...]:
+    """The pictures to show: first those outside folders, then the last of the others."""
+    names = [name for name in sorted(files) if Path(name).suffix.lower() in PICTURES]
+    first = [name for name in names if "/" not in name][:SAMPLES]
+    others = [name for name in names if "/" in name]
+    return (*first, *others[max(0, len(others) + len(first) - SAMPLES) :])
 
 
 def card(repository: str, licence: str, facts: Facts) -> str:
@@ -101,8 +136,8 @@ def _body(repository: str, licence: str, facts: Facts) -> Iterator[str]:
     yield from ("## Use", "", "```sh", f"fromnoise pull {repository}", _command(repository, facts), "```", "")
     stated = {words: facts.metadata.get(key, "") for key, words in TRAINED.items()}
     told = {words: text for words, text in stated.items() if text not in ("", "None")}
-    yield from ("## Training data", "", *_data(facts), "", "## Settings", "")
-    yield from _table(("setting", "value"), [*told.items(), *facts.settings.items()]) or [UNKNOWN, ""]
+    yield from ("## Training data", "", *(facts.data or (UNKNOWN,)), "", "## Settings", "")
+    yield from _table(("setting", "value"), {**facts.settings, **told}.items()) or [UNKNOWN, ""]
     yield from ("## Figures", "")
     yield from _table(("measured", "value"), facts.figures.items()) or ["None were measured.", ""]
     yield from ("## Licence", "", f"{licence}. Pictures and base models keep licences of their own.", "")
@@ -118,15 +153,36 @@ def _command(repository: str, facts: Facts) -> str:
     return f'fromnoise "a picture" --model {repository}'
 
 
-def _data(facts: Facts) -> Iterator[str]:
-    """Kohya's folders of pictures and most frequent tags, where a file names them."""
+def _data(metadata: Mapping[str, str], recorded: Mapping[str, Any]) -> Iterator[str]:
+    """What it learnt from, as far as something tells: kohya's folders, our pictures or drawings, or a setting."""
+    if known := [*_folders(metadata), *_pictures(recorded.get(LEARNT))]:
+        yield from known
+    elif "trajectories" in recorded:
+        yield f"{recorded['trajectories']} drawings by the base model itself"
+    elif data := recorded.get("data") or recorded.get("dataset"):
+        yield _last(str(data))
+
+
+def _folders(metadata: Mapping[str, str]) -> Iterator[str]:
+    """Kohya's folders of pictures, where a file names them."""
     with suppress(ValueError, AttributeError):
-        folders = json.loads(facts.metadata.get("ss_dataset_dirs", "{}"))
-        for name, each in folders.items():
+        for name, each in json.loads(metadata.get("ss_dataset_dirs", "{}")).items():
             yield f"- {name}: {each.get('img_count')} pictures, each {each.get('n_repeats')} times"
-        if folders:
-            return
-    yield facts.settings.get("data") or facts.settings.get("dataset") or UNKNOWN
+
+
+def _pictures(said: Any) -> Iterator[str]:
+    """How many pictures, and what their files or folders are called; nothing where that can't be told."""
+    if not isinstance(said, Mapping) or not isinstance(said.get("names"), list):
+        return
+    names = [_last(str(each)) for each in said["names"]]
+    listed = ", ".join([*names[:SAMPLES], *(["…"] if len(names) > SAMPLES else [])])
+    yield f"{said.get('count', 'Some')} pictures" + (f": {listed}" if listed else "")
+
+
+def _last(text: str) -> str:
+    """A path from the root as its last name, which is all that concerns others; any other text as it is."""
+    found = ABSOLUTE.fullmatch(text)
+    return found[1] if found else text
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> list[str]:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from fromnoise.hub.cards import Facts, card, facts_of
 from fromnoise.hub.client import LOGIN, api, clear, licence_text, listing
+from fromnoise.hub.contents import CARD, RECIPE, contents, is_run, left_out, result, story
 from fromnoise.hub.hashing import digest
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.log import note
 
-CARD = "README.md"
 PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 """Endings of formats that can carry code, or are read by tools that run it."""
 
-LEFT = (".tmp", ".lock", ".incomplete", ".pyc")
 NO_LICENCE = "say under which licence it is published: --licence apache-2.0, say, or openrail for most of SD's heirs"
 SECRET = re.compile(rb"\bhf_[A-Za-z0-9]{30,}\b")
 TEXTS = (".json", ".jsonl", ".toml", ".yaml", ".yml", ".md", ".txt", ".csv", ".log", ".py", ".ini", ".cfg", ".env")
@@ -38,20 +38,42 @@ class Plan:
         return sum(path.stat().st_size for path in self.files.values())
 
 
-def plan(source: Path, repository: str, licence: str | None = None) -> Plan:
+def plan(
+    source: Path, repository: str, licence: str | None = None, *, data: str | None = None, run: Path | None = None
+) -> Plan:
     """What publishing a folder, or a lone adapter, comes to; nothing is written or sent.
+
+    `data` is what the card says it was trained on. `run` is the training run that it comes from, whose recipe, log and
+    sample pictures go along; a run's own folder needs no such word, and gives its result.
 
     Raises UsageError when there is nothing there, a pickle is among it, a text in it holds a token of the hub, or no
     licence is known (the card's head and the file's metadata are asked first); FromnoiseError for a damaged file and
     for what is no model, adapter or embedding.
     """
-    files = _files(source)
+    files = {**(story(run) if run else {}), **contents(source)}
     _require_safe(files)
-    facts = facts_of(source, files)
+    facts = facts_of(result(source) if is_run(source) else source, files, data, _recipe_above(source))
     known = licence or stated_licence(source)
     if known is None:
         raise UsageError(NO_LICENCE)
+    _tell(source, files, facts, data)
     return Plan(repository, source, files, known, _card(files, repository, known, facts))
+
+
+def _recipe_above(source: Path) -> Path | None:
+    """The recipe of the run in whose folder a result lies by itself."""
+    above = source.absolute().parent
+    return above / RECIPE if is_run(above) else None
+
+
+def _tell(source: Path, files: dict[str, Path], facts: Facts, data: str | None) -> None:
+    """What a person should know before it is published: what stays here, and what the card lacks."""
+    if left := left_out(source, files):
+        note(f"not published: {', '.join(left)}; of a run only its result, recipe, log and sample pictures are")
+    if CARD not in files and not facts.data:
+        note("the files don't tell what it was trained on; --data WORDS says it on the card")
+    if data and CARD in files and data not in files[CARD].read_text(encoding="utf-8", errors="replace"):
+        note(f"{CARD} is there already; write there what --data says")
 
 
 def push(prepared: Plan, *, private: bool = False) -> str:
@@ -78,23 +100,6 @@ def push(prepared: Plan, *, private: bool = False) -> str:
     return address
 
 
-def _files(source: Path) -> dict[str, Path]:
-    """Everything to publish by its name there; hidden and temporary files are not."""
-    if source.is_file():
-        return {source.name: source}
-    if not source.is_dir():
-        raise UsageError(f"there is nothing at {source} to publish")
-    names = {path.relative_to(source): path for path in sorted(source.rglob("*")) if path.is_file()}
-    kept = {
-        name.as_posix(): path
-        for name, path in names.items()
-        if not any(part.startswith(".") or part == "__pycache__" for part in name.parts) and path.suffix not in LEFT
-    }
-    if not kept:
-        raise UsageError(f"{source} is empty; there is nothing to publish")
-    return kept
-
-
 def _require_safe(files: Mapping[str, Path]) -> None:
     """No pickles, by name or by nature; no damaged weights; no token of the hub in a text."""
     from fromnoise.checkpoints.tensor_file import read_header
@@ -113,7 +118,7 @@ def _require_safe(files: Mapping[str, Path]) -> None:
 
 def stated_licence(source: Path) -> str | None:
     """The licence that a folder's card or a file's metadata states, if any does; nothing else is checked."""
-    files = _files(source)
+    files = contents(source)
     return _stated(files) or next(filter(None, map(_in_metadata, files.values())), None)
 
 
