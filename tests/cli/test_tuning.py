@@ -49,6 +49,41 @@ def test_a_recipe_and_flags(run: Run, pictures: Path, tiny_model: Path):
     assert {"steps = 2", "rank = 2", "batch = 1"} <= set(written)
 
 
+def test_a_bad_recipe_trains_nothing(run: Run, pictures: Path, tiny_model: Path):
+    Path("my.toml").write_text("check_every = 0\n")
+    asked = ("train", "lora", pictures, "--model", tiny_model, "--recipe", "my.toml", "--caption", "x")
+    assert is_one_line(run(*asked), 2, "my.toml: check_every must be a whole number from 1 up, not 0")
+    assert not Path("runs").exists()
+
+
+FROM_0 = "must be a number from 0 up, not"
+FLAGS = [
+    ("lora", ("--rate", "nan"), "--rate must be a number above 0, not nan"),
+    ("lora", ("--rate", -1), "--rate must be a number above 0, not -1.0"),
+    ("lora", ("--rate", 0), "--rate must be a number above 0, not 0.0"),
+    ("lora", ("--alpha", "nan"), f"--alpha {FROM_0} nan"),
+    ("lora", ("--most-drift", "inf"), f"--most-drift {FROM_0} inf"),
+    ("lora", ("--caption", "   "), "--caption must be text that says something, not '   '"),
+    ("finetune", ("--empty", 5), "--empty must be a number from 0 to 1, not 5.0"),
+    ("finetune", ("--gamma", -3), f"--gamma {FROM_0} -3.0"),
+    ("finetune", ("--noise-offset", "inf"), f"--noise-offset {FROM_0} inf"),
+    ("dreambooth", ("--token", "sks", "--class", "dot", "--prior", -4), f"--prior {FROM_0} -4.0"),
+    ("dreambooth", ("--token", "sks", "--class", " "), "--class must be text that says something, not ' '"),
+    ("distill", ("--guidance", "nan"), "--guidance must be a number from 0 to 100, not nan"),
+]
+
+
+@pytest.mark.parametrize(("command", "flags", "words"), FLAGS, ids=[" ".join(map(str, each[1])) for each in FLAGS])
+def test_a_bad_flag_trains_nothing(
+    run: Run, pictures: Path, tiny_model: Path, command: str, flags: tuple[object, ...], words: str
+):
+    for name in ("0", "1"):
+        (pictures / f"{name}.txt").write_text("a dot")
+    result = run("train", command, pictures, *flags, "--model", tiny_model, *QUICK)
+    assert is_one_line(result, 2, words)
+    assert not Path("runs").exists()
+
+
 def test_finetune(run: Run, pictures: Path, tiny_model: Path):
     (pictures / "captions.csv").write_text("file_name,text\n0.png,a red dot\n1.png,a green dot\n")
     asked = ("train", "finetune", pictures / "captions.csv", "--model", tiny_model, *QUICK)

@@ -18,6 +18,7 @@ from fromnoise.pipeline import Pipeline, load
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.text.known import KnownConcepts
+from fromnoise.training.learner import Stop
 from fromnoise.training.tuning import distill, running, trajectories
 from fromnoise.training.tuning.distill import DistillRecipe, jump_example
 from tests.adapters.models import bits, same_bits
@@ -40,7 +41,7 @@ def recipe(model: Path, **fields: Any) -> DistillRecipe:
 
 
 def states(run: Path) -> torch.Tensor:
-    return torch.cat([torch.load(each)["states"] for each in sorted((run / "trajectories").iterdir())])
+    return torch.cat([torch.load(each)["states"] for each in sorted((run / "trajectories").glob("*.pt"))])
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -113,7 +114,7 @@ def test_the_loss_falls_and_the_base_stays(
     assert all(each.dtype == torch.float16 for name, each in tensors.items() if "lora_" in name.split(".", 1)[1])
 
 
-class _Power(Exception):
+class _Power(Stop):
     pass
 
 

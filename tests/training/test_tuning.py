@@ -23,6 +23,7 @@ from fromnoise.request import Lora, Request
 from fromnoise.runtime import device
 from fromnoise.runtime.errors import UsageError
 from fromnoise.text.conditioning import Conditioning
+from fromnoise.training.learner import Stop
 from fromnoise.training.tuning import dreambooth, finetune, inversion, lora, running
 from fromnoise.training.tuning.factors import Factors
 from fromnoise.training.tuning.samples import Pool, Sample
@@ -123,7 +124,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-class _Power(Exception):
+class _Power(Stop):
     pass
 
 
@@ -315,7 +316,7 @@ def test_finetuning_writes_a_model(tmp_path: Path, pictures: Path, tiny_model: P
 def test_dreambooth_keeps_the_class(tmp_path: Path, pictures: Path, tiny_model: Path) -> None:
     made = recipe(dreambooth.DreamboothRecipe, tiny_model, token="sks", subject="dot", class_pictures=2, rate=1e-3)
     result = dreambooth.train([pictures], tmp_path / "run", made, tmp_path / "model")
-    assert sorted(each.name for each in (tmp_path / "run" / "class").iterdir()) == ["0000.png", "0001.png"]
+    assert sorted(each.name for each in (tmp_path / "run" / "class").glob("*.png")) == ["0000.png", "0001.png"]
     assert load(result.path).unet.config == load(tiny_model).unet.config
     with pytest.raises(UsageError, match="--class dog"):
         dreambooth.train([pictures], tmp_path / "no", replace(made, subject=""), tmp_path / "no-model")
@@ -352,6 +353,17 @@ def test_a_class_is_drawn_in_the_models_own_steps_unless_told(
     settings = recipe(dreambooth.DreamboothRecipe, tiny_model, subject="dot", class_pictures=2, sample_steps=asked)
     dreambooth.class_samples(load(tiny_model), tmp_path, settings, lambda *_: None)
     assert [each.steps for each in requests] == [taken, taken]
+
+
+@pytest.mark.parametrize("name", ["finetune", "dreambooth"])
+def test_what_is_drawn_is_said_as_it_is_learnt(tmp_path: Path, pictures: Path, tiny_model: Path, name: str) -> None:
+    """A caption has no grammar: a tag in it asks for no adapter."""
+    said = "dot <lora:foo:1> {a|b} (c:1.3)"
+    for each in pictures.glob("*.txt"):
+        each.write_text(said)
+    more = {"subject": said} if name == "dreambooth" else {}
+    train(name, pictures, tiny_model, tmp_path / "run", sample_every=3, **more)
+    assert (tmp_path / "run" / "sheet.png").exists()
 
 
 def test_sizes_take_turns_by_how_many_they_have() -> None:

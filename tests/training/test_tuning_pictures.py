@@ -43,6 +43,23 @@ def test_tables(folder: Path, name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "\ufefffile_name,text\r\nb.png,a cat\r\n"),
+        ("metadata.jsonl", '\ufeff{"file_name": "b.png", "text": "a cat"}\r\n'),
+        ("metadata.jsonl", '{"file_name": "b.png", "text": "a\u2028cat"}\n'),
+        ("metadata.csv", "file_name,text\nb.png,a\u2028cat\n"),
+        ("metadata.csv", 'file_name,text\nb.png,"a\ncat"\n'),
+        ("b.txt", "\ufeffa cat"),
+    ],
+    ids=["csv with a mark", "json with a mark", "json", "csv", "csv in quotes", "text with a mark"],
+)
+def test_marks_at_the_beginning_and_ends_of_lines_inside(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    assert Captioned(folder / "b.png", "a cat") in read_captioned([folder])
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[1]", "every line should be a JSON object"),

@@ -82,8 +82,11 @@ def test_a_word_does_not_drift_and_a_lora_does(tmp_path: Path, tiny_model: Path,
     made = lora.LoraRecipe(model=str(tiny_model), **QUICK)
     lora.train([pictures], tmp_path / "lora", made, tmp_path / "lora.safetensors")
     lines = [json.loads(line) for line in (tmp_path / "lora" / "log.jsonl").read_text().splitlines()]
-    drifts = {each["step"]: each["drift"] for each in lines}
+    drifts = {each["step"]: each["drift"] for each in lines if "drift" in each}
     assert drifts[0] == 0.0 and drifts[4] > 1e-4
+    assert [each["step"] for each in lines if "loss" in each] == [4], "few steps leave a loss as well"
+    notes = [each["note"] for each in lines if "note" in each]
+    assert [note.split()[0] for note in notes[1:]] == ["stopped", "loss"] and "parameters learn" in notes[0]
 
 
 def test_too_much_drift_ends_a_run_and_keeps_what_was_near(
@@ -191,6 +194,23 @@ def test_samples_remember_how_long_they_take(tmp_path: Path) -> None:
     other = Samples(tmp_path, ("a",), list, 2, record)
     other.load(made.state())
     assert other.seconds == made.seconds > 0
+
+
+@pytest.mark.parametrize(("step", "times"), [(0, 2), (2, 1)])
+def test_only_a_resumed_run_keeps_the_first_sheet(tmp_path: Path, tiny_model: Path, step: int, times: int) -> None:
+    """One that was stopped before its first checkpoint may have had other settings."""
+    drawn: list[Image.Image] = []
+
+    def draw() -> list[Image.Image]:
+        drawn.append(Image.new("RGB", (16, 16)))
+        return drawn[-1:]
+
+    task = task_of(tiny_model)
+    learner = Learner(task, adamw(task.model.parameters()))
+    for learner.step_index in (0, step):
+        Samples(tmp_path, ("a",), draw, 2, Record(tmp_path)).start(learner)
+    assert len(drawn) == times
+    assert [each.name for each in (tmp_path / "samples").iterdir()] == ["step-000000.png"]
 
 
 class Saved(torch.autograd.graph.saved_tensors_hooks):

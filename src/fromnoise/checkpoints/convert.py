@@ -52,7 +52,8 @@ def convert_checkpoint(
     `keep_extra`; the folder keeps them in a file of its own. `family` and `prediction` as for `open_checkpoint`.
     Raises UsageError when the destination exists and may not be replaced.
     """
-    _require_free(source, destination, overwrite)
+    _require_apart(source, destination)
+    require_free(destination, overwrite)
     checkpoint = open_checkpoint(source, family=family, prediction=prediction)
     return write_checkpoint(checkpoint, destination, keep_extra=keep_extra, overwrite=overwrite, progress=progress)
 
@@ -66,7 +67,8 @@ def write_checkpoint(
     progress: Progress = lambda done, total: None,
 ) -> Conversion:
     """Write an opened checkpoint, each tensor read only when its turn comes. See `convert_checkpoint`."""
-    _require_free(checkpoint.path, destination, overwrite)
+    _require_apart(checkpoint.path, destination)
+    require_free(destination, overwrite)
     for part in checkpoint.parts.values():
         _require_whole(part)
     named = [each for part in checkpoint.parts.values() for each in part.tensors.values()]
@@ -94,10 +96,13 @@ def _warn_of_gaps(checkpoint: Checkpoint) -> None:
         warn(f"{vae.source} does not say how its latents are scaled; name its family (sdxl, say) to write it down")
 
 
-def _require_free(source: Path, destination: Path, overwrite: bool) -> None:
-    """UsageError unless the destination is new, or is a model that may be replaced."""
+def _require_apart(source: Path, destination: Path) -> None:
     if destination.resolve() in source.resolve().parents:
         raise UsageError(f"{destination} holds {source} itself; choose another name")
+
+
+def require_free(destination: Path, overwrite: bool) -> None:
+    """UsageError unless a model can be written there: where nothing is, or a model that may be replaced."""
     if destination.suffix in PICKLES:
         raise UsageError(f"{destination}: pickles are read, never written; choose a name that ends in {SINGLE}")
     if not destination.exists():

@@ -98,12 +98,13 @@ class Learning:
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there already.")] = False
 
     def settled(self, default: R, **own: Any) -> R:
-        """The recipe with the file's fields, then with the flags that were given."""
-        from fromnoise.training.recipe import read_recipe
+        """The recipe with the file's fields, then with the flags that were given; UsageError for a bad value."""
+        from fromnoise.training.recipe import read_recipe, require_allowed
 
         names = [each.name for each in fields(self) if each.name not in ("recipe", "run", "resume", "overwrite")]
         flags = {**{name: getattr(self, name) for name in names}, **own}
         given = {name: value for name, value in flags.items() if value is not None and value is not False}
+        require_allowed(default, given, _flag)
         return replace(read_recipe(default, self.recipe), **given)  # type: ignore[type-var]
 
 
@@ -368,6 +369,11 @@ def train_commands() -> typer.Typer:
     for name, command in COMMANDS.items():
         app.command(name)(command)
     return app
+
+
+def _flag(field: str) -> str:
+    """What the flag of a recipe's field is called."""
+    return f"--{'class' if field == 'subject' else field.replace('_', '-')}"
 
 
 def _place(output: Path | None, own: Path, asked: Learning, check: Callable[..., Path]) -> Path:

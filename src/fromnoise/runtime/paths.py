@@ -28,18 +28,28 @@ def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
     Raises UsageError when the folder can't be written, or when `path` exists and `overwrite` is false.
     """
+    temporary = _beside(path)
+    try:
+        yield temporary
+        _publish(temporary, path, overwrite)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """UsageError unless a file can be written at `path`, whose folder is made: for what is written after long work."""
+    _beside(path).unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A new empty file in the same folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     except OSError as error:
         raise UsageError(f"can't write in {path.parent}: {error.strerror or error}; choose another folder") from error
     os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        _publish(temporary, path, overwrite)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return Path(name)
 
 
 def _publish(temporary: Path, path: Path, overwrite: bool) -> None:

@@ -125,7 +125,7 @@ class Every(Callback):
 
 
 class Log(Callback):
-    """Records loss, rate and pictures per second, each the mean over `every` steps."""
+    """Records loss, rate and pictures per second, each the mean over `every` steps, or what is left."""
 
     def __init__(self, record: Record, batch: int, every: int = 50) -> None:
         self.record, self.batch, self.every = record, batch, every
@@ -135,13 +135,20 @@ class Log(Callback):
     def after_step(self, learner: Learner) -> None:
         """Remember the loss; record the mean of the last few."""
         self._losses.append(learner.last_loss)
-        if len(self._losses) < self.every:
-            return
+        if len(self._losses) == self.every:
+            self._write(learner)
+
+    def finish(self, learner: Learner) -> None:
+        """Record what is left."""
+        if self._losses:
+            self._write(learner)
+
+    def _write(self, learner: Learner) -> None:
         self.record.figures(
             learner.step_index,
-            loss=sum(self._losses) / self.every,
+            loss=sum(self._losses) / len(self._losses),
             rate=learner.optimizer.param_groups[0]["lr"],
-            pictures_per_second=self.every * self.batch / (time.monotonic() - self._last),
+            pictures_per_second=len(self._losses) * self.batch / (time.monotonic() - self._last),
         )
         self._losses, self._last = [], time.monotonic()
 

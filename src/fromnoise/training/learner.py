@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.interrupts import deferred
 from fromnoise.training.optimizers import Optimizer
 
 
@@ -24,6 +25,10 @@ class Task(Protocol):
     def predict(self, batch: Any) -> Any: ...
 
     def loss(self, prediction: Any, batch: Any) -> Tensor: ...
+
+
+class Stop(Exception):  # noqa: N818
+    """Raised by a callback after a step to end the run early and well; says why."""
 
 
 class Callback:
@@ -60,6 +65,7 @@ class Learner:
         self.task, self.optimizer, self.callbacks = task, optimizer, list(callbacks)
         self.step_index = 0
         self.last_loss = float("nan")
+        self._whole = True
 
     def predict(self, batch: Any) -> Any:
         """What the model says to a batch."""
@@ -102,26 +108,36 @@ class Learner:
     def fit(self, steps: int) -> None:
         """Train until `steps` steps have been made in all, the ones before a resume counted in.
 
-        Raises FromnoiseError when the loss is not a number; Ctrl-C ends the run after its callbacks have finished.
+        Ctrl-C ends the run at the end of its step, when all callbacks have been told of it, and as a Stop does: they
+        finish first. Whatever else ends it within a step, a loss that is not a number (FromnoiseError) or a second
+        Ctrl-C, finishes nothing: a checkpoint of half a step would not lead where a whole run leads.
         """
         self.task.model.train()
         self._tell("start")
         try:
-            self._run(steps)
-        except FromnoiseError:
-            raise  # weights that are no numbers must not replace the last checkpoint
-        except BaseException:
-            self._tell("finish")
+            with deferred() as asked:
+                self._run(steps, asked)
+        except BaseException as why:
+            if self._whole or isinstance(why, Stop):
+                self._tell("finish")
             raise
         self._tell("finish")
 
-    def _run(self, steps: int) -> None:
+    def _run(self, steps: int, asked: Callable[[], bool]) -> None:
         while self.step_index < steps:
+            self._whole = False
             self._tell("before_step")
             self.one_step()
             self._check()
             self.step_index += 1
             self._tell("after_step")
+            self._whole = True
+            if self.agreed(asked()):
+                raise KeyboardInterrupt
+
+    def agreed(self, asked: bool) -> bool:
+        """Whether to stop after this step, where this process was asked to."""
+        return asked
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
@@ -146,6 +162,4 @@ class Learner:
 
     def _check(self) -> None:
         if not torch.isfinite(torch.tensor(self.last_loss)):
-            raise FromnoiseError(
-                f"the loss is {self.last_loss} at step {self.step_index}; resume from the checkpoint with a lower rate"
-            )
+            raise FromnoiseError(f"the loss is {self.last_loss} at step {self.step_index}; try again with a lower rate")

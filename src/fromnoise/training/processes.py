@@ -89,6 +89,13 @@ class SharingLearner(Learner):
         gradients = [each.grad for each in self.task.model.parameters() if each.grad is not None]
         self._average([*gradients, loss.detach()])
 
+    def agreed(self, asked: bool) -> bool:
+        """Whether any process was asked to stop: all of them do, after the same step."""
+        if self.accelerator.num_processes == 1:
+            return asked
+        mine = torch.tensor([float(asked)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(mine, reduction="sum") > 0)
+
     def _average(self, tensors: list[Tensor]) -> None:
         """One message for all of them."""
         mean = self.accelerator.reduce(torch.cat([each.flatten() for each in tensors]), reduction="mean")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.log import note
 
 FOLDER = "tensorboard"
 
@@ -25,18 +26,26 @@ class Record:
     def figures(self, step: int, **values: float) -> None:
         """One line in the log, and one point in each curve."""
         rounded = {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in values.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **rounded}) + "\n")
+        self._add({"step": step, **rounded})
         if self._writer:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
             self._writer.flush()
+
+    def say(self, text: str) -> None:
+        """A note that stays in the log, where nobody watches the run."""
+        note(text)
+        self._add({"note": text})
 
     def picture(self, name: str, step: int, picture: Image.Image) -> None:
         """A picture of a step; files beside the log are the caller's."""
         if self._writer:
             self._writer.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
             self._writer.flush()
+
+    def _add(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _writer(folder: Path) -> Any:

@@ -12,6 +12,7 @@ from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.training.processes import launched
+from fromnoise.training.tuning.claims import claim
 from fromnoise.training.tuning.factors import Factors, learning_factors
 from fromnoise.training.tuning.finetune import learning_unet, model_outcome
 from fromnoise.training.tuning.lora import Ranked, new_factors, outcome_of
@@ -64,7 +65,7 @@ def train(
         raise UsageError("init is a LoRA to go on from; give --lora, or leave it out")
     pipeline = opened(recipe, whole=not recipe.lora)
     factors = new_factors(pipeline, recipe) if recipe.lora else None
-    begin(run, recipe, resume=how.get("resume", False))
+    begin(run, recipe, pictures, len(found), resume=how.get("resume", False))
     learnt, held = parted(pipeline, found, [subject_captions(recipe)] * len(found), flip=recipe.flip)
     pools = [Pool(learnt)]
     if recipe.class_pictures:
@@ -91,8 +92,12 @@ def subject_captions(recipe: DreamboothRecipe) -> tuple[str, ...]:
 
 
 def class_samples(pipeline: Pipeline, folder: Path, recipe: DreamboothRecipe, told: Told) -> list[Sample]:
-    """Pictures of the class as the base model draws it, kept in `folder` and drawn only where they are missing."""
+    """Pictures of the class as the base model draws it, kept in `folder` and drawn only where they are missing.
+
+    UsageError where those that are kept show another class or were drawn otherwise.
+    """
     caption = f"a {recipe.subject}"
+    claim(folder, {"model": pipeline.hash, "prompt": caption, "steps": recipe.sample_steps, "first seed": FIRST_SEED})
     drawn = [Captioned(folder / f"{number:04d}.png", caption) for number in range(recipe.class_pictures)]
     if launched().main:
         for number, each in enumerate(drawn):
@@ -104,7 +109,7 @@ def class_samples(pipeline: Pipeline, folder: Path, recipe: DreamboothRecipe, to
 
 def _draw(pipeline: Pipeline, wanted: Captioned, seed: int, steps: int | None) -> None:
     if not wanted.path.exists():
-        request = Request(prompt=wanted.caption or "", seed=seed, steps=steps)
+        request = Request(prompt=wanted.caption or "", seed=seed, steps=steps, weighting="none")
         with atomic_write(wanted.path, overwrite=True) as temporary:
             pipeline(request)[0].image.save(temporary, "PNG")
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Unpack
 
 from fromnoise.checkpoints import open_checkpoint
-from fromnoise.checkpoints.convert import write_checkpoint
+from fromnoise.checkpoints.convert import require_free, write_checkpoint
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.pipeline import Pipeline
-from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.training.tuning.pictures import read_captioned, require_captions
 from fromnoise.training.tuning.running import How, Outcome, Result, begin, opened, tune
@@ -49,7 +48,7 @@ def train(
     found = read_captioned(pictures)
     require_captions(found, "")
     pipeline = opened(recipe, whole=True)
-    begin(run, recipe, resume=how.get("resume", False))
+    begin(run, recipe, pictures, len(found), resume=how.get("resume", False))
     texts = [(str(each.caption),) for each in found]
     told = how.get("told", quiet)
     learnt, held = parted(pipeline, found, texts, flip=recipe.flip, buckets=True, told=told)
@@ -78,10 +77,9 @@ def model_outcome(pipeline: Pipeline, *, overwrite: bool) -> Outcome:
 
 
 def require_free_model(output: Path, *, overwrite: bool) -> Path:
-    """The output as a path; UsageError when it exists and may not be replaced."""
+    """The output as a path; UsageError where a model may not or can't be written."""
     output = Path(output).expanduser()
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; choose another name or allow overwriting")
+    require_free(output, overwrite)
     return output
 
 

@@ -69,7 +69,7 @@ def train(
     pipeline = opened(recipe)
     require_new_word(pipeline, recipe.token)
     vectors = Vectors(first_rows(pipeline, recipe))
-    begin(run, recipe, resume=how.get("resume", False))
+    begin(run, recipe, pictures, len(found), resume=how.get("resume", False))
     texts = [worded(each.caption, recipe.token, style=recipe.style) for each in found]
     learnt, held = parted(pipeline, found, texts, flip=recipe.flip, told=how.get("told", quiet))
     return tune(

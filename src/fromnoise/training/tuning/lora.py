@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from fromnoise.adapters import match, read_adapter
+from fromnoise.hub import found
 from fromnoise.pipeline import Pipeline
 from fromnoise.request import Lora
 from fromnoise.runtime.errors import UsageError
@@ -75,7 +76,7 @@ def train(
     texts = captions_for(found, recipe)
     pipeline = opened(recipe)
     factors = new_factors(pipeline, recipe)
-    begin(run, recipe, resume=how.get("resume", False))
+    begin(run, recipe, pictures, len(found), resume=how.get("resume", False))
     told = how.get("told", quiet)
     learnt, held = parted(pipeline, found, texts, flip=recipe.flip, told=told)
     kept = keeping(pipeline, run / "kept", recipe, recipe.keep, recipe.keep_weight, told)
@@ -125,7 +126,7 @@ def new_factors(pipeline: Pipeline, recipe: Ranked, share: float = 1.0) -> Facto
     strength = recipe.alpha or recipe.rank
     made = Factors(chosen, recipe.rank, strength, recipe.dropout, recipe.seed, attention=recipe.attention)
     if recipe.init:
-        made.take(match(read_adapter(recipe.init), parts), share)
+        made.take(match(read_adapter(found(recipe.init)), parts), share)
     return made
 
 

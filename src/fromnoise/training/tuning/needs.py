@@ -5,15 +5,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.log import note
+from fromnoise.runtime.memory import free_bytes
 from fromnoise.training.learner import Callback, Learner
 from fromnoise.training.optimizers import adamw
 from fromnoise.training.tuning.showing import Samples
@@ -50,8 +50,8 @@ class Forecast(Callback):
     def start(self, learner: Learner) -> None:
         """Measure, and say so."""
         needs, left = measure(learner, self.task), self.task.recipe.steps - learner.step_index
-        if self.task.processes.main and left > 0:
-            note(self.text(needs, left))
+        if left > 0:
+            self.watch.say(self.text(needs, left))
 
     def text(self, needs: Needs, left: int) -> str:
         """One line for a person; `left` steps are still to be made."""
@@ -69,14 +69,34 @@ class Forecast(Callback):
         return left * needs.seconds + left // recipe.check_every * self.watch.seconds + sheets * self.samples.seconds
 
 
-def require_memory(learn: int, device: torch.device) -> None:
-    """UsageError when the weights that learn and their optimiser can't fit into free memory, with advice."""
-    free = free_memory(device)
-    if free is not None and learn * OPTIMISED > free:
-        raise UsageError(
-            f"{learn:,} parameters that learn need {learn * OPTIMISED / GIB:.1f} GiB and {free / GIB:.1f} are free; "
-            "train a LoRA instead, which takes a hundredth of it, or use a larger machine"
-        )
+class Room(Callback):
+    """Refuses a run that will not fit into memory, before anything is measured or drawn."""
+
+    def __init__(self, task: TuningTask) -> None:
+        self.task = task
+
+    def start(self, learner: Learner) -> None:
+        """Look what there is; UsageError with advice where it isn't enough."""
+        task, free = self.task, free_memory(self.task.pipeline.device)
+        learn = learning(task) * OPTIMISED
+        if learn > free:
+            raise UsageError(
+                f"{learning(task):,} parameters that learn need {learn / GIB:.1f} GiB and {free / GIB:.1f} are free; "
+                "let fewer learn (a LoRA, a smaller rank), or use a larger machine"
+            )
+        needed = learn + kept_by_a_picture(learner, task) * task.recipe.batch
+        if needed > free:
+            saving = "" if task.recipe.checkpointing else " or --checkpointing"
+            raise UsageError(
+                f"a step with a batch of {task.recipe.batch} needs {needed / GIB:.1f} GiB at least and "
+                f"{free / GIB:.1f} are free; use a smaller --batch{saving}"
+            )
+
+
+def kept_by_a_picture(learner: Learner, task: TuningTask) -> int:
+    """Bytes that one more picture in a step keeps for the gradient, what the steps' other parts make of it included."""
+    one, two = (_kept(learner, task, count) for count in (1, 2))
+    return max(two - one, 0)
 
 
 def learning(task: TuningTask) -> int:
@@ -99,15 +119,30 @@ def measure(learner: Learner, task: TuningTask) -> Needs:
     return Needs(learn, _all(task), _peak(task.pipeline.device) + averages, mean(seconds[1:]))
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had; None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    table = Path("/proc/meminfo")
-    if not table.exists():
-        return None
-    lines = (line.split() for line in table.read_text().splitlines())
-    return next((int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"), None)
+def free_memory(device: torch.device) -> float:
+    """Bytes that can still be had; infinite where the system does not tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+
+
+def _kept(learner: Learner, task: TuningTask, count: int) -> int:
+    """Bytes that a step of so many pictures keeps from its forward pass, weights among them."""
+    recipe, kept = task.recipe, dict[int, int]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not tensor.is_mkldnn:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    task.recipe = replace(recipe, batch=count)
+    try:
+        batch = task.batch(0)
+    finally:
+        task.recipe = recipe
+    with saved_tensors_hooks(keep, lambda tensor: tensor), learner.around_predict():
+        loss = learner.loss(learner.predict(batch), batch)
+    del loss
+    return sum(kept.values())
 
 
 def _one(learner: Learner, idle: torch.optim.Optimizer, step: int) -> None:

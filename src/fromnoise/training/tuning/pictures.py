@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ METADATA = ("metadata.jsonl", "metadata.csv")
 
 FILE_FIELDS, TEXT_FIELDS = ("file_name", "image", "file"), ("text", "caption", "prompt")
 """What a table may call the picture and its caption, the first that is there."""
+
+UTF_8 = "utf-8-sig"
+"""With or without the mark that Excel and Notepad begin a file with."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def _beside(path: Path) -> Captioned:
     """A picture with the caption of the text file that has its name."""
     text = path.with_suffix(".txt")
     try:
-        caption = _caption(text.read_text(encoding="utf-8")) if text.is_file() else None
+        caption = _caption(text.read_text(encoding=UTF_8)) if text.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read the caption {text}: {error}") from error
     return Captioned(path, caption)
@@ -119,7 +123,7 @@ def _caption(text: Any) -> str | None:
 
 def _table(path: Path) -> Iterator[Captioned]:
     try:
-        rows = _TABLES[path.suffix.lower()](path.read_text(encoding="utf-8"))
+        rows = _TABLES[path.suffix.lower()](path.read_text(encoding=UTF_8))
         for number, row in enumerate(rows, 1):
             yield _row(path, number, row)
     except (OSError, ValueError, csv.Error) as error:
@@ -138,10 +142,10 @@ def _row(path: Path, number: int, row: Mapping[str, Any]) -> Captioned:
 
 
 def _lines(text: str) -> list[Mapping[str, Any]]:
-    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = [json.loads(line) for line in text.split("\n") if line.strip()]  # strings may hold other ends of lines
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("every line should be a JSON object")
     return rows
 
 
-_TABLES = {".jsonl": _lines, ".csv": lambda text: list(csv.DictReader(text.splitlines()))}
+_TABLES = {".jsonl": _lines, ".csv": lambda text: list(csv.DictReader(io.StringIO(text)))}

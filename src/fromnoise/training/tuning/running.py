@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from fromnoise.checkpoints import open_checkpoint
+from fromnoise.checkpoints.folder import write_json
 from fromnoise.engines.eager import LARGE, leave
 from fromnoise.hub import found
 from fromnoise.pipeline import Pipeline, load
@@ -19,8 +20,7 @@ from fromnoise.pipeline.loading import parameters
 from fromnoise.request import Request
 from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.log import note
-from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.paths import EMBEDDED_MODEL, require_writable
 from fromnoise.text import PromptEncoder
 from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.optimizers import adamw
@@ -29,11 +29,14 @@ from fromnoise.training.recipe import recipe_lines
 from fromnoise.training.record import Record
 from fromnoise.training.run import Show, fit, open_run
 from fromnoise.training.tuning.made import Made
-from fromnoise.training.tuning.needs import Forecast, learning, require_memory
+from fromnoise.training.tuning.needs import Forecast, Room
 from fromnoise.training.tuning.samples import HeldOut, Pool, Told
 from fromnoise.training.tuning.showing import SEED, Samples
 from fromnoise.training.tuning.task import Learns, Tuning, TuningTask
 from fromnoise.training.tuning.watching import Enough, Watch
+
+LEARNT_FROM = "training.json"
+"""Where a run says what it learns from, by the names alone and not where they are."""
 
 COOLING = 2 / 3
 """The share of a run after which its rate falls to zero."""
@@ -86,8 +89,11 @@ def opened(recipe: Tuning, *, whole: bool = False) -> Pipeline:
     return pipeline
 
 
-def begin(folder: Path, recipe: Tuning, *, resume: bool) -> None:
-    """Open the run folder; UsageError when a resumed run was started with another recipe, or there is one already."""
+def begin(folder: Path, recipe: Tuning, sources: Sequence[Path] = (), count: int = 0, *, resume: bool) -> None:
+    """Open the run folder, where `count` pictures of the files or folders `sources` are noted for a model card.
+
+    UsageError when a resumed run was started with another recipe, or there is one already.
+    """
     before = folder / "recipe.toml"
     if not resume and (folder / "checkpoint.pt").exists():
         raise UsageError(f"{folder} has a checkpoint: --resume goes on from it, another --run starts afresh")
@@ -95,6 +101,9 @@ def begin(folder: Path, recipe: Tuning, *, resume: bool) -> None:
         _require_same(before, folder, recipe)
     if launched().main:
         open_run(folder, recipe)
+        if sources:
+            names = [Path(each).expanduser().resolve().name for each in sources]
+            write_json(folder / LEARNT_FROM, {"pictures": {"count": count, "names": names}})
     launched().wait()
 
 
@@ -126,7 +135,7 @@ def tune(
     """Learn, stop at the end or when nothing gets better, and write the best weights to `output`."""
     processes = launched()
     task = kind(pipeline, learns, pools, recipe, processes)
-    require_memory(learning(task), pipeline.device)
+    require_writable(output)
     record = Record(folder, track=recipe.track and processes.main)
     averages = Averages(learns.module, (recipe.average,) if recipe.average else ())
     watch = Watch(task, folder, held, averages, record)
@@ -144,14 +153,14 @@ def tune(
             resume=how.get("resume", False),
             optimizer=adamw(learns.module.parameters(), decay),
             minutes=recipe.minutes,
-            extra=[Made(task), samples, watch, Forecast(task, samples, watch)],
+            extra=[Room(task), Made(task), samples, watch, Forecast(task, samples, watch)],
             record=record,
             processes=processes,
         )
     except Enough as why:
-        note(str(why))
+        watch.say(str(why))
     else:
-        note(f"stopped after all {recipe.steps} steps; drift on control prompts {watch.drift:.3f}")
+        watch.say(f"stopped after all {recipe.steps} steps; drift on control prompts {watch.drift:.3f}")
     return _finished(watch, samples, outcome, output)
 
 
@@ -159,7 +168,7 @@ def _finished(watch: Watch, samples: Samples, outcome: Outcome, output: Path) ->
     """Write the best weights, and draw with them; one process does it for all."""
     watch.restore()
     if watch.task.processes.main:
-        note(
+        watch.say(
             f"loss on {watch.held.name}, with fixed noise: {watch.first:.4f} before, {watch.best:.4f} at step "
             f"{watch.best_step}, which is kept; its drift is {watch.best_drift:.3f}"
         )
@@ -178,10 +187,10 @@ def slug(text: str) -> str:
 def _drawing(
     folder: Path, pipeline: Pipeline, outcome: Outcome, prompts: Sequence[str], recipe: Tuning
 ) -> Callable[[], list[Image.Image]]:
-    """Draws the prompts with the weights of now, through the very file that other tools would load."""
+    """Draws the prompts, word for word, with the weights of now, through the very file that other tools would load."""
 
     def draw() -> list[Image.Image]:
-        fields: dict[str, Any] = {"seed": SEED, "steps": recipe.sample_steps or None}
+        fields: dict[str, Any] = {"seed": SEED, "steps": recipe.sample_steps or None, "weighting": "none"}
         if outcome.fields is not None:
             now = folder / "now.safetensors"
             outcome.write(now)
@@ -203,7 +212,7 @@ def _fresh(pipeline: Pipeline) -> Pipeline:
 
 
 def _require_same(before: Path, folder: Path, recipe: Tuning) -> None:
-    was = set(before.read_text(encoding="utf-8").splitlines())
+    was = set(before.read_text(encoding="utf-8").rstrip("\n").split("\n"))
     changed = sorted(was ^ {each.rstrip("\n") for each in recipe_lines(recipe)})
     if changed:
         raise UsageError(

@@ -29,8 +29,8 @@ class Samples(Callback):
         self.record, self.seconds = record, 0.0
 
     def start(self, learner: Learner) -> None:
-        """What the model drew before."""
-        if self.every and not self.path(0).exists():
+        """What the model drew before: anew where no step was made, since an earlier run may have left its own."""
+        if self.every and (learner.step_index == 0 or not self.path(0).exists()):
             self.show(learner.step_index)
 
     def after_step(self, learner: Learner) -> None:

@@ -6,7 +6,7 @@ A trajectory is a Sample whose latents (jumps + 1, C, h, w), float32, are the st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.runtime.seeds import PictureNoise, generator
 from fromnoise.text.known import KnownConcepts
+from fromnoise.training.tuning.claims import claim
 from fromnoise.training.tuning.pictures import read_captioned, require_captions
 from fromnoise.training.tuning.samples import Sample, Told
 
@@ -93,9 +94,10 @@ def known_prompts(pipeline: Pipeline, count: int, seed: int, plain: int = PLAIN)
 def drawn(task: TuningTask, prompts: Sequence[str], teaching: Teaching, folder: Path, told: Told) -> list[Sample]:
     """The teacher's trajectories of the prompts, kept in `folder` and drawn only where they are missing.
 
-    Picture k starts from the noise of the recipe's seed + k. UsageError where what is kept was drawn for other prompts.
+    Picture k starts from the noise of the recipe's seed + k. UsageError where what is kept was drawn for other prompts,
+    by another model or with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    claim(folder, {"model": task.pipeline.hash, "seed": task.recipe.seed, **asdict(teaching)})
     made: list[Sample] = []
     for first in range(0, len(prompts), CHUNK):
         path, part = folder / f"{first:06d}.pt", prompts[first : first + CHUNK]
@@ -144,7 +146,7 @@ def _read(source: Path) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"can't read the prompts {path}: {error}") from error
     return [line for line in lines if line]

@@ -12,7 +12,7 @@ import torch
 
 from fromnoise.runtime.paths import atomic_write
 from fromnoise.training.callbacks import Averages
-from fromnoise.training.learner import Callback, Learner
+from fromnoise.training.learner import Callback, Learner, Stop
 from fromnoise.training.record import Record
 from fromnoise.training.tuning.controls import Controls
 from fromnoise.training.tuning.samples import HeldOut
@@ -28,8 +28,8 @@ KEPT = ("best", "best_step", "best_drift", "first", "last", "drift", "seconds")
 """What a checkpoint remembers of a Watch."""
 
 
-class Enough(Exception):  # noqa: N818
-    """Raised inside a run to end it early and well; says why."""
+class Enough(Stop):
+    """Nothing gets better, or too much gets worse."""
 
 
 class Watch(Callback):
@@ -84,6 +84,11 @@ class Watch(Callback):
         """Give the module its best weights."""
         if self.path.exists():
             self.task.model.load_state_dict(torch.load(self.path, weights_only=True))
+
+    def say(self, text: str) -> None:
+        """Tell a person, now and in the log; one process speaks for all."""
+        if self.task.processes.main:
+            self.record.say(text)
 
     def _check(self, learner: Learner) -> None:
         before, step = time.monotonic(), learner.step_index
