@@ -101,4 +101,7 @@ def test_a_large_kernel_is_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(bands, "LARGEST", 8 * 8 * 9 - 1)
     _, packed = pair(8)
     with torch.no_grad():
-        assert not bands.doubling_pays(torch.randn(1, 8, 4, 4), packed.conv)
+        x = torch.randn(1, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+        assert not bands.doubling_pays(x, packed.conv)
+        monkeypatch.setattr(bands, "SMALLEST", 0)  # as for a large map, where it is worth its memory
+        assert bands.doubling_pays(x, packed.conv)

@@ -16,7 +16,7 @@ from fromnoise.training.optimizers import adamw
 from fromnoise.training.tuning import distill, dreambooth, lora, needs
 from fromnoise.training.tuning.claims import claim
 from fromnoise.training.tuning.finetune import require_free_model
-from fromnoise.training.tuning.needs import OPTIMISED, Room, kept_by_a_picture, learning
+from fromnoise.training.tuning.needs import OPTIMISED, Room, kept_by_a_step, learning
 from tests.training.test_tuning_watching import QUICK, pictures, task_of
 
 __all__ = ["pictures"]
@@ -27,14 +27,30 @@ def learner_of(model: Path, **fields: object) -> Learner:
     return Learner(task, adamw(task.model.parameters()))
 
 
-def test_what_a_picture_keeps_grows_with_the_batch_and_shrinks_by_checkpointing(tiny_model: Path) -> None:
+def test_what_a_step_keeps_grows_with_the_batch_and_shrinks_by_checkpointing(tiny_model: Path) -> None:
+    learner = learner_of(tiny_model, batch=5)
+    kept = kept_by_a_step(learner, learner.task)
+    assert needs._kept(learner, learner.task, 5) == pytest.approx(kept, rel=0.05)
+    lean = learner_of(tiny_model, batch=5, checkpointing=True)
+    assert 5 * 4 * 4 * 8 * 8 < kept_by_a_step(lean, lean.task) < kept
+    assert learner.task.recipe.batch == 5
+
+
+def test_a_batch_of_one_is_judged_by_one_picture(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, counts, own = learner_of(tiny_model, batch=1), [], needs._kept
+    monkeypatch.setattr(needs, "_kept", lambda *given: (counts.append(given[2]), own(*given))[1])
+    assert kept_by_a_step(learner, learner.task) == own(learner, learner.task, 1)
+    assert counts == [1]
+    monkeypatch.setattr(needs, "free_bytes", lambda: learning(learner.task) * OPTIMISED + 1)
+    with pytest.raises(UsageError, match=r"a batch of 1 .* use a larger machine or --checkpointing"):
+        Room(learner.task).start(learner)
+
+
+def test_a_run_that_goes_on_is_not_asked_again(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs, "free_bytes", lambda: 0)
     learner = learner_of(tiny_model)
-    kept = kept_by_a_picture(learner, learner.task)
-    steps = [needs._kept(learner, learner.task, count) for count in (1, 2, 3)]
-    assert steps[2] - steps[1] == pytest.approx(kept, rel=0.05)
-    lean = learner_of(tiny_model, checkpointing=True)
-    assert 4 * 4 * 8 * 8 < kept_by_a_picture(lean, lean.task) < kept
-    assert learner.task.recipe.batch == QUICK["batch"]
+    learner.step_index = 1
+    Room(learner.task).start(learner)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -42,7 +58,7 @@ def test_a_batch_that_will_not_fit_is_refused_with_advice(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, checkpointing: bool
 ) -> None:
     learner = learner_of(tiny_model, batch=64, checkpointing=checkpointing)
-    needed = learning(learner.task) * OPTIMISED + 64 * kept_by_a_picture(learner, learner.task)
+    needed = learning(learner.task) * OPTIMISED + kept_by_a_step(learner, learner.task)
     monkeypatch.setattr(needs, "free_bytes", lambda: needed + 1)
     Room(learner.task).start(learner)
     monkeypatch.setattr(needs, "free_bytes", lambda: needed - 1)
@@ -74,6 +90,20 @@ def test_drawings_of_unknown_making_are_not_taken(tmp_path: Path) -> None:
     (tmp_path / "0000.png").write_bytes(b"")
     with pytest.raises(UsageError, match="not how they were made"):
         claim(tmp_path, {})
+
+
+def test_a_folder_that_another_process_claims_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, folder = Path.glob, tmp_path / "class"
+
+    def glob(self: Path, pattern: str) -> list[Path]:
+        (folder / "settings.json").write_text('{"steps": 4}')
+        (folder / "0000.png").write_bytes(b"")
+        return list(own(self, pattern))
+
+    monkeypatch.setattr(Path, "glob", glob)
+    claim(folder, {"steps": 4})
+    with pytest.raises(UsageError, match="steps 4, not 5"):
+        claim(folder, {"steps": 5})
 
 
 def test_class_pictures_of_another_class_are_not_learnt(tmp_path: Path, tiny_model: Path) -> None:

@@ -47,9 +47,8 @@ def pay(x: Tensor, *layers: nn.Module, scale: int = 1) -> bool:
 
 def doubling_pays(x: Tensor, conv: Conv2d) -> bool:
     """True where `convolve_doubled` is faster: what `pay` says for a large map, and in float32 for small maps too."""
-    if x.dtype != torch.float32 or not _free(x) or not _plain(conv, x):
-        return pay(x, conv, scale=2)
-    return conv.weight.numel() <= LARGEST
+    small = x.dtype == torch.float32 and conv.weight.numel() <= LARGEST
+    return (small and _free(x) and _plain(conv, x)) or pay(x, conv, scale=2)
 
 
 def _free(x: Tensor) -> bool:

@@ -15,7 +15,8 @@ from fromnoise.training.recipe import write_recipe
 from fromnoise.training.record import Record
 
 Show = Callable[[int, int, float, float, float], None]
-"""Told after each step: done, total, loss, pictures per second, seconds left. A `Stop` that it raises ends the run."""
+"""Told after each step: done, total, loss, pictures per second, seconds left. A `Stop` that it raises leaves the run of
+one process with a checkpoint, to be gone on from."""
 
 
 def open_run(folder: Path, recipe: object) -> None:

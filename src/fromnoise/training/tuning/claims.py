@@ -16,8 +16,9 @@ def claim(folder: Path, settings: Mapping[str, str | int | float | None]) -> Non
     """Say in a folder how what it keeps is drawn; UsageError where what lies there was drawn otherwise."""
     path = folder / FILE
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = any(each != path for each in folder.glob("[!.]*"))  # asked first: another process may claim it meanwhile
     if not path.exists():
-        if any(folder.glob("[!.]*")):
+        if drawn:
             raise UsageError(f"{folder} holds drawings, but not how they were made; remove it, or give another --run")
         with atomic_write(path, overwrite=True) as temporary:
             temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")

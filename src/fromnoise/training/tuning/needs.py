@@ -27,8 +27,8 @@ LONG = 60.0
 """Seconds after which fewer steps will do."""
 
 GIB = 2**30
-OPTIMISED = 16
-"""Bytes a weight that learns takes: itself, its gradient and AdamW's two averages, in float32."""
+OPTIMISED = 12
+"""Bytes a weight that learns takes beside itself: its gradient and AdamW's two averages, in float32."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ class Room(Callback):
         self.task = task
 
     def start(self, learner: Learner) -> None:
-        """Look what there is; UsageError with advice where it isn't enough."""
+        """Look what there is; UsageError with advice where it isn't enough. A run that goes on did fit."""
+        if learner.step_index:
+            return
         task, free = self.task, free_memory(self.task.pipeline.device)
         learn = learning(task) * OPTIMISED
         if learn > free:
@@ -84,19 +86,20 @@ class Room(Callback):
                 f"{learning(task):,} parameters that learn need {learn / GIB:.1f} GiB and {free / GIB:.1f} are free; "
                 "let fewer learn (a LoRA, a smaller rank), or use a larger machine"
             )
-        needed = learn + kept_by_a_picture(learner, task) * task.recipe.batch
+        needed = learn + kept_by_a_step(learner, task)
         if needed > free:
+            smaller = "use a smaller --batch" if task.recipe.batch > 1 else "use a larger machine"
             saving = "" if task.recipe.checkpointing else " or --checkpointing"
             raise UsageError(
                 f"a step with a batch of {task.recipe.batch} needs {needed / GIB:.1f} GiB at least and "
-                f"{free / GIB:.1f} are free; use a smaller --batch{saving}"
+                f"{free / GIB:.1f} are free; {smaller}{saving}"
             )
 
 
-def kept_by_a_picture(learner: Learner, task: TuningTask) -> int:
-    """Bytes that one more picture in a step keeps for the gradient, what the steps' other parts make of it included."""
-    one, two = (_kept(learner, task, count) for count in (1, 2))
-    return max(two - one, 0)
+def kept_by_a_step(learner: Learner, task: TuningTask) -> int:
+    """Bytes that a step keeps for the gradient, reckoned from one picture and, of a larger batch, from two."""
+    one, others = _kept(learner, task, 1), task.recipe.batch - 1
+    return one + others * max(_kept(learner, task, 2) - one, 0) if others else one
 
 
 def learning(task: TuningTask) -> int:
@@ -121,15 +124,18 @@ def measure(learner: Learner, task: TuningTask) -> Needs:
 
 def free_memory(device: torch.device) -> float:
     """Bytes that can still be had; infinite where the system does not tell."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+    if device.type != "cuda":
+        return free_bytes()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 def _kept(learner: Learner, task: TuningTask, count: int) -> int:
-    """Bytes that a step of so many pictures keeps from its forward pass, weights among them."""
+    """Bytes that a step of so many pictures keeps from its forward pass, beside the weights."""
     recipe, kept = task.recipe, dict[int, int]()
 
     def keep(tensor: Tensor) -> Tensor:
-        if not tensor.is_mkldnn:
+        if not tensor.is_mkldnn and not isinstance(tensor, nn.Parameter):
             storage = tensor.untyped_storage()
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor

@@ -95,7 +95,7 @@ def drawn(task: TuningTask, prompts: Sequence[str], teaching: Teaching, folder: 
     """The teacher's trajectories of the prompts, kept in `folder` and drawn only where they are missing.
 
     Picture k starts from the noise of the recipe's seed + k. UsageError where what is kept was drawn for other prompts,
-    by another model or with other settings.
+    by another network or with other settings.
     """
     claim(folder, {"model": task.pipeline.hash, "seed": task.recipe.seed, **asdict(teaching)})
     made: list[Sample] = []
