@@ -28,9 +28,10 @@ from tests import small_dataset
 MARBLE = Prompt("a marble", "1f000", "cherry", None, REWORDED)
 
 
-def test_a_batch_of_prompts_draws_what_each_prompt_draws_alone(tiny_model: Path) -> None:
+@pytest.mark.parametrize("pag", [0.0, 2.0])
+def test_a_batch_of_prompts_draws_what_each_prompt_draws_alone(tiny_model: Path, pag: float) -> None:
     pipe, prompts = load(tiny_model), ["a cherry", "a lime, noto style", "the sea"]
-    settings = Request(seed=7, steps=3, guidance=3.0)
+    settings = Request(seed=7, steps=3, guidance=3.0, pag=pag)
     together = draw(pipe, prompts, settings, batch=2)
     for index, prompt in enumerate(prompts):
         alone = pipe(settings.with_(prompt=prompt, seed=7 + index))[0].image

@@ -147,7 +147,8 @@ class Network:
         """What goes with a batch's words."""
         batch, device = len(words.words), words.words.device
         copies = [role == "perturbed" for role in roles for _ in range(1 if role == "unconditional" else prompts)]
-        perturbed = torch.tensor(copies, device=device).repeat_interleave(self.count) if any(copies) else None
+        each = batch // len(copies)
+        perturbed = torch.tensor(copies, device=device).repeat_interleave(each) if any(copies) else None
         guidance = self.embedded_guidance
         return Extras(
             pooled=words.pooled,
