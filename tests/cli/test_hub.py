@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import typer
 from huggingface_hub import constants
 
 from tests.cli.conftest import Run
@@ -207,15 +206,6 @@ def test_push_takes_the_data_and_the_run(run: Run, tiny_model: Path):
     assert result.code == 0
     assert b"my own sprites" in result.stdout
     assert b"| steps | 7 |" in result.stdout
-
-
-def test_an_aborted_prompt_is_a_stop(run: Run, monkeypatch: pytest.MonkeyPatch, tiny_model: Path):
-    def abort(source: Path) -> str:
-        raise typer.Abort
-
-    monkeypatch.setattr("fromnoise.cli.hub._asked", abort)
-    result = run("push", tiny_model, "me/tiny")
-    assert is_one_line_of_a_stop(result.code, result.stderr)
 
 
 def is_one_line_of_a_stop(code: int, shown: str) -> bool:

@@ -97,6 +97,15 @@ def test_whoever_records_wraps_or_casts_gets_the_layer_as_it_is(monkeypatch: pyt
     assert not asked and len(heard) == 1
 
 
+def test_another_library_s_layer_is_asked_nothing() -> None:
+    x = torch.randn(1, 8, 5, 5)
+    plain, _ = pair(8)
+    wrapped = copy.deepcopy(plain)
+    wrapped.conv = torch.nn.Sequential(plain.conv)  # type: ignore[assignment]
+    with torch.no_grad():
+        torch.testing.assert_close(wrapped(x), plain(x))
+
+
 def test_a_large_kernel_is_not_kept_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bands, "LARGEST", 8 * 8 * 9 - 1)
     _, packed = pair(8)

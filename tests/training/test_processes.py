@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from fromnoise.training.order import draws
-from fromnoise.training.processes import Processes
+from fromnoise.training.processes import Processes, SharingLearner
 from fromnoise.training.tuning.samples import Pool, Sample
 
 LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
@@ -71,6 +72,29 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path: Path, tiny_model
     assert moved > 0
     lines = [json.loads(line) for line in (two / "log.jsonl").read_text().splitlines()]
     assert [each["step"] for each in lines if "drift" in each] == [0, 3, 6]
+
+
+class Pair:
+    """An accelerator of two processes, the other of which was asked to stop, or not."""
+
+    num_processes, device = 2, "cpu"
+
+    def __init__(self, other: bool) -> None:
+        self.other = other
+
+    def prepare_optimizer(self, optimizer: Any) -> Any:
+        return optimizer
+
+    def reduce(self, mine: torch.Tensor, reduction: str) -> torch.Tensor:
+        assert reduction == "sum"
+        return mine + float(self.other)
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("mine", [False, True])
+def test_processes_stop_together(mine: bool, other: bool) -> None:
+    learner = SharingLearner(Pair(other), None, None)  # type: ignore[arg-type]
+    assert learner.agreed(mine) == (mine or other)
 
 
 def test_parts_of_a_batch_are_the_batch() -> None:

@@ -42,7 +42,7 @@ class Fused:
 
     def __init__(self, layer: Layer, deltas: Weighed) -> None:
         self.layer, self.deltas = layer, deltas
-        self._original: Tensor | None = None
+        self._original: nn.Parameter | None = None
         self._sum: nn.Parameter | None = None
 
     @property
@@ -55,7 +55,7 @@ class Fused:
 
     def on(self) -> None:
         """The sum is the weight."""
-        weight = self.layer.weight
+        weight = cast(nn.Parameter, self.layer.weight)
         if self._sum is None or self._original is not weight or not _alike(self._sum, weight):
             self._sum = self._summed(weight)
         self._original = weight
@@ -66,9 +66,9 @@ class Fused:
         assert self._original is not None
         self._give(self._original)
 
-    def _give(self, weight: Tensor) -> None:
+    def _give(self, weight: nn.Parameter) -> None:
         """The layer has another weight. Assigning it is checked, for 1 or 2 ms at every call of a network."""
-        self.layer._parameters["weight"] = cast(nn.Parameter, weight)
+        self.layer._parameters["weight"] = weight
 
     # The caller may be in inference mode, but what is kept must serve one that wants gradients too.
     @torch.inference_mode(False)

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(str(error), error.exit_code)
         except typer.TyperException as error:
             return _fail(_advice(error), 2)
-        except (KeyboardInterrupt, typer.Abort):  # the second is what a prompt makes of the first
+        except KeyboardInterrupt:
             code = STOPPED
         except (MemoryError, RuntimeError) as error:
             if not _is_memory(error):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from fromnoise.hub.contents import LEARNT_FROM
 from fromnoise.runtime.errors import FromnoiseError
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg")
@@ -47,7 +48,7 @@ TRAINED: Mapping[str, str] = MappingProxyType(
 )
 """Metadata in safetensors files by kohya's keys and the ModelSpec standard's, in words."""
 
-SETTINGS = ("recipe.toml", "config.toml", "recipe.json", "settings.json", "run.json", "training.json")
+SETTINGS = ("recipe.toml", "config.toml", "recipe.json", "settings.json", "run.json", LEARNT_FROM)
 """Files in which a training run leaves what it was asked for."""
 
 TRAINING = "fromnoise.training"

@@ -17,8 +17,11 @@ STATES = ("checkpoint.pt", "best.pt")
 PASSING = "now.safetensors"
 """The weights that a run's last sample pictures were drawn with, which need not be the best ones."""
 
+LEARNT_FROM = "training.json"
+"""Where a run says what it learns from, by the names alone and not where they are."""
+
 INDEX, CONFIG = "model_index.json", "config.json"
-STORY = (RECIPE, LOG, "training.json", "report.json", "sheet.png", "samples/*.png", "LICENSE*", "LICENCE*", "NOTICE*")
+STORY = (RECIPE, LOG, LEARNT_FROM, "report.json", "sheet.png", "samples/*.png", "LICENSE*", "LICENCE*", "NOTICE*")
 """What tells of a run, and goes along with its result."""
 
 

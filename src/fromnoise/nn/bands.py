@@ -47,8 +47,8 @@ def pay(x: Tensor, *layers: nn.Module, scale: int = 1) -> bool:
 
 def doubling_pays(x: Tensor, conv: Conv2d) -> bool:
     """True where `convolve_doubled` is faster: what `pay` says for a large map, and in float32 for small maps too."""
-    small = x.dtype == torch.float32 and conv.weight.numel() <= LARGEST
-    return (small and _free(x) and _plain(conv, x)) or pay(x, conv, scale=2)
+    may = x.dtype == torch.float32 and _free(x) and _plain(conv, x)
+    return (may and conv.weight.numel() <= LARGEST) or pay(x, conv, scale=2)
 
 
 def _free(x: Tensor) -> bool:

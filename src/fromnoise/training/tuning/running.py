@@ -15,6 +15,7 @@ from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.folder import write_json
 from fromnoise.engines.eager import LARGE, leave
 from fromnoise.hub import found
+from fromnoise.hub.contents import LEARNT_FROM
 from fromnoise.pipeline import Pipeline, load
 from fromnoise.pipeline.loading import parameters
 from fromnoise.request import Request
@@ -34,9 +35,6 @@ from fromnoise.training.tuning.samples import HeldOut, Pool, Told
 from fromnoise.training.tuning.showing import SEED, Samples
 from fromnoise.training.tuning.task import Learns, Tuning, TuningTask
 from fromnoise.training.tuning.watching import Enough, Watch
-
-LEARNT_FROM = "training.json"
-"""Where a run says what it learns from, by the names alone and not where they are."""
 
 COOLING = 2 / 3
 """The share of a run after which its rate falls to zero."""
