@@ -5,9 +5,12 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from fromnoise.request import MAX_PROMPT, MAX_SEED, AdapterHash, Begun, Control, Hires, Lora, Request
+from fromnoise.request import MAX_SEED, AdapterHash, Begun, Control, Hires, Lora, Request
+from fromnoise.runtime.checks import LONGEST_TEXT
 from fromnoise.runtime.errors import UsageError
 
 
@@ -23,7 +26,7 @@ from fromnoise.runtime.errors import UsageError
         ("strength", [-0.01, 1.01, float("nan"), True]),
         ("seed", [-1, MAX_SEED + 1, 1.5, "0"]),
         ("size", [(7, 128), (128, 8193), (128.0, 128)]),
-        ("prompt", [None, 3, "a" * (MAX_PROMPT + 1), "\udcff"]),
+        ("prompt", [None, 3, "a" * (LONGEST_TEXT + 1), "\udcff"]),
         ("negative", ["\ud800"]),
         ("weighting", ["midjourney"]),
         ("clip_skip", [0, 33, 1.5]),
@@ -115,6 +118,9 @@ def test_json_holds_everything():
         '{"init": 7}',
         '{"seed": "x"}',
         '{"prompt": {}}',
+        '{"size": [128.9, 128]}',
+        '{"embeddings": "ab"}',
+        "[" * 100_000,
     ],
 )
 def test_damaged_json(text: str):
@@ -136,3 +142,39 @@ def test_unknown_fields_are_named():
 def test_needs_no_torch():
     code = "import sys, fromnoise.request; sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_numpy_and_torch_numbers_are_numbers():
+    request = Request(
+        seed=np.int64(3), steps=torch.tensor(4), guidance=np.float64(1.5), size=[np.int32(16), 24], loras=[Lora("a")]
+    )
+    assert request == Request(seed=3, steps=4, guidance=1.5, size=(16, 24), loras=(Lora("a"),))
+    assert Request.from_json(request.to_json()) == request
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"size": 128}, "size must be 2 numbers, not 128"),
+        ({"size": (16,)}, r"size must be 2 numbers, not \(16,\)"),
+        ({"size": (16, 16, 9)}, "size must be 2 numbers"),
+        ({"interval": 0.5}, "interval must be 2 numbers"),
+        ({"reuse": 2}, "reuse must be 2 numbers"),
+        ({"loras": ["x.safetensors"]}, "loras must be a list of Loras"),
+        ({"embeddings": "x.pt"}, "embeddings must be a list of paths"),
+        ({"hires": 2}, "hires must be a Hires, not 2"),
+        ({"init": "a.png"}, "init must be a picture's bytes"),
+        ({"fast": "no"}, "fast must be true or false"),
+        ({"dtype": ["x"]}, "dtype must be text"),
+        ({"prompt": "a\0b"}, "NUL"),
+    ],
+)
+def test_kinds(fields: dict[str, Any], said: str):
+    with pytest.raises(UsageError, match=said):
+        Request(**fields)
+
+
+def test_the_seed_that_counts_up():
+    Request(seed=MAX_SEED, variation=0.5, variation_seed=0, count=2)
+    with pytest.raises(UsageError, match=f"^variation_seed, which counts up .* 0 to {MAX_SEED - 1}, not"):
+        Request(seed=0, variation=0.5, variation_seed=MAX_SEED, count=2)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from fromnoise.runtime import checks
 from fromnoise.runtime.errors import UsageError
 
 SAMPLERS = {
@@ -88,8 +89,6 @@ USUAL_STEPS, EMBEDDED_STEPS = 25, 12
 """Steps of a drawing unless told otherwise: with most published models, and with the embedded one (docs/speed.md)."""
 
 MAX_SEED = 2**64 - 1
-MAX_PROMPT = 8000
-"""Characters of a prompt: far more than any text encoder reads, and few enough for a picture's EXIF."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +105,9 @@ class Control:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        _text("a control's model", self.model)
-        _range("a control's weight", self.weight, 0, 10)
-        _share("a control's start and end", (self.start, self.end))
+        checks.text("a control's model", self.model)
+        checks.number("a control's weight", self.weight, 0, 10)
+        checks.share("a control's start and end", (self.start, self.end))
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ class Lora:
     text: float | None = None
 
     def __post_init__(self) -> None:
-        _text("a LoRA's path", self.path)
-        _range("a LoRA's weight", self.weight, -10, 10)
-        _range("a LoRA's weight", self.weight if self.text is None else self.text, -10, 10)
+        checks.text("a LoRA's path", self.path)
+        checks.number("a LoRA's weight", self.weight, -10, 10)
+        checks.number("a LoRA's weight", self.weight if self.text is None else self.text, -10, 10)
 
 
 @dataclass(frozen=True)
@@ -141,13 +140,13 @@ class Hires:
     tile: int | None = None
 
     def __post_init__(self) -> None:
-        _choice("hires upscaler", self.upscaler, UPSCALERS)
-        _range("hires scale", self.scale, 1, 16)
-        _range("hires strength", self.strength, 0, 1)
+        checks.choice("hires upscaler", self.upscaler, UPSCALERS)
+        checks.number("hires scale", self.scale, 1, 16)
+        checks.number("hires strength", self.strength, 0, 1)
         if self.steps is not None:
-            _range("hires steps", self.steps, 1, 1000, int)
+            checks.number("hires steps", self.steps, 1, 1000, int)
         if self.tile is not None:
-            _range("hires tile", self.tile, 8, 8192, int)
+            checks.number("hires tile", self.tile, 8, 8192, int)
 
     @property
     def in_latents(self) -> bool:
@@ -166,10 +165,10 @@ class Begun:
 
     def __post_init__(self) -> None:
         for name in ("prompt", "negative"):
-            _text(f"the first {name}", getattr(self, name))
-        _range("the number of first steps", self.steps, 1, 1000, int)
+            checks.text(f"the first {name}", getattr(self, name))
+        checks.number("the number of first steps", self.steps, 1, 1000, int)
         if self.guidance is not None:
-            _range("the first guidance", self.guidance, 0, 100)
+            checks.number("the first guidance", self.guidance, 0, 100)
 
 
 @dataclass(frozen=True)
@@ -184,9 +183,9 @@ class AdapterHash:
     hash: str
 
     def __post_init__(self) -> None:
-        _choice("kind of adapter", self.kind, ADAPTER_KINDS)
-        _text("an adapter's name", self.name)
-        _text("an adapter's hash", self.hash)
+        checks.choice("kind of adapter", self.kind, ADAPTER_KINDS)
+        checks.text("an adapter's name", self.name)
+        checks.text("an adapter's hash", self.hash)
 
 
 @dataclass(frozen=True)
@@ -253,29 +252,57 @@ class Request:
     hashes: tuple[AdapterHash, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("prompt", "negative"):
-            _text(name, getattr(self, name))
+        for each in fields(self):
+            object.__setattr__(self, each.name, checks.plain(getattr(self, each.name)))
+        self._check_kinds()
         for name in CHOICES:
             if self._said(name):
-                _choice(name, getattr(self, name), CHOICES[name])
+                checks.choice(name, getattr(self, name), CHOICES[name])
         for name in RANGES:
             if self._said(name):
-                _range(name, getattr(self, name), *RANGES[name])
-        for name in ("seed", "variation_seed"):
+                checks.number(name, getattr(self, name), *RANGES[name])
+        self._check_seeds()
+        self._check_several()
+        self._check_together()
+
+    def _check_kinds(self) -> None:
+        for name in TEXTS:
+            if self._said(name):
+                checks.text(name, getattr(self, name))
+        for name, (kind, words) in KINDS.items():
+            if self._said(name):
+                checks.of_kind(name, getattr(self, name), kind, words)
+        for name, (kind, words) in LISTS.items():
+            checks.all_of_kind(name, getattr(self, name), kind, words)
+        for each in self.embeddings:
+            checks.text("an embedding's path", each)
+
+    def _check_seeds(self) -> None:
+        """Several pictures' seeds count up: the variation's where there is one."""
+        for name, counts in (("seed", not self.variation), ("variation_seed", bool(self.variation))):
             if getattr(self, name) is not None:
-                _range(name, getattr(self, name), 0, MAX_SEED + 1 - self.count, int)
+                last = self.count - 1 if counts else 0
+                what = f"{name}, which counts up to the last of {self.count} pictures," if last else name
+                checks.number(what, getattr(self, name), 0, MAX_SEED - last, int)
+
+    def _check_several(self) -> None:
+        """Fields of several numbers."""
+        if self.size is not None:
+            checks.numbers("size", self.size, 2)
         for side in self.size or ():
-            _range("size", side, 8, 8192, int)
+            checks.number("size", side, 8, 8192, int)
         if self.interval is not None:
-            _share("interval", self.interval)
-        if self.apg is not None and len(self.apg) != len(APG):
-            raise UsageError(f"apg must be {len(APG)} numbers, not {len(self.apg)}")
+            checks.share("interval", self.interval)
+        if self.apg is not None:
+            checks.numbers("apg", self.apg, len(APG))
         for value, (name, low, high) in zip(self.apg or (), APG, strict=False):
-            _range(f"apg's {name}", value, low, high)
-        if self.reuse is not None and len(self.reuse) != len(REUSE):
-            raise UsageError(f"reuse must be {len(REUSE)} numbers, not {len(self.reuse)}")
+            checks.number(f"apg's {name}", value, low, high)
+        if self.reuse is not None:
+            checks.numbers("reuse", self.reuse, len(REUSE))
         for count, (name, most) in zip(self.reuse or (), REUSE, strict=False):
-            _range(f"reuse's {name}", count, 1, most, int)
+            checks.number(f"reuse's {name}", count, 1, most, int)
+
+    def _check_together(self) -> None:
         if self.mask is not None and self.init is None:
             raise UsageError("a mask goes with a picture to start from; give both")
         if self.tile is not None and self.hires is not None and self.hires.tile is not None:
@@ -308,9 +335,31 @@ class Request:
                 raise UsageError(f"this picture's settings have unknown fields: {', '.join(unknown)}")
             read = {name: _READ[name](value) for name, value in values.items() if name in _READ and value is not None}
             return cls(**{**values, **read})
+        except RecursionError:
+            raise UsageError("these settings are damaged: they are nested too deeply") from None
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             raise UsageError(f"these settings are damaged: {error}") from error
 
+
+TEXTS = ("prompt", "negative", "model", "model_hash", "engine", "dtype")
+
+KINDS: Mapping[str, tuple[type, str]] = {
+    "init": (bytes, "a picture's bytes (PNG)"),
+    "mask": (bytes, "a picture's bytes (PNG)"),
+    "exact": (bool, "true or false"),
+    "fast": (bool, "true or false"),
+    "hires": (Hires, "a Hires"),
+    "begun": (Begun, "a Begun"),
+}
+"""Fields that are of a class."""
+
+LISTS: Mapping[str, tuple[type, str]] = {
+    "controls": (Control, "Controls"),
+    "loras": (Lora, "Loras"),
+    "embeddings": (str, "paths"),
+    "hashes": (AdapterHash, "AdapterHashes"),
+}
+"""Fields that are lists of one class."""
 
 CHOICES: Mapping[str, Collection[str]] = {
     "sampler": SAMPLERS,
@@ -349,13 +398,10 @@ def _bytes(text: str) -> bytes:
     return base64.b64decode(text, validate=True)
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    first, second = values
-    return first, second
-
-
-def _size(values: Sequence[int]) -> tuple[int, int]:
-    return int(values[0]), int(values[1])
+def _list(values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"a list was expected, not {values!r}")
+    return tuple(values)
 
 
 def _controls(values: Sequence[Mapping[str, Any]]) -> tuple[Control, ...]:
@@ -370,50 +416,17 @@ def _hashes(values: Sequence[Mapping[str, Any]]) -> tuple[AdapterHash, ...]:
     return tuple(AdapterHash(**value) for value in values)
 
 
-def _paths(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values)
-
-
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "init": _bytes,
     "mask": _bytes,
-    "size": _size,
-    "interval": _pair,
-    "apg": tuple,
-    "reuse": tuple,
+    "size": _list,
+    "interval": _list,
+    "apg": _list,
+    "reuse": _list,
     "controls": _controls,
     "loras": _loras,
-    "embeddings": _paths,
+    "embeddings": _list,
     "hires": lambda value: Hires(**value),
     "begun": lambda value: Begun(**value),
     "hashes": _hashes,
 }
-
-
-def _share(name: str, values: tuple[float, float]) -> None:
-    if len(values) != 2:
-        raise UsageError(f"{name} must be two numbers, not {len(values)}")
-    for value in values:
-        _range(name, value, 0, 1)
-    if values[0] >= values[1]:
-        raise UsageError(f"{name} must rise, not go from {values[0]:g} to {values[1]:g}")
-
-
-def _text(name: str, value: object) -> None:
-    if not isinstance(value, str) or len(value) > MAX_PROMPT:
-        raise UsageError(f"{name} must be text of at most {MAX_PROMPT} characters")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{name} must be valid Unicode; check the terminal's encoding") from None
-
-
-def _choice(name: str, value: object, choices: Collection[str]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise UsageError(f"no {name} {value!r}; choose one of {', '.join(choices)}")
-
-
-def _range(name: str, value: Any, low: float, high: float, kind: type = float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | kind) or not low <= value <= high:
-        a_number = "a whole number" if kind is int else "a number"
-        raise UsageError(f"{name} must be {a_number} from {low:g} to {high:g}, not {value!r}")

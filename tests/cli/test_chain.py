@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fromnoise.cli.chain import read_stages
+from fromnoise.request import Request
 from tests.cli.conftest import Run
 from tests.cli.test_errors import is_one_line
 
@@ -70,7 +72,13 @@ def test_from_a_picture(run: Run, tiny_model: Path):
         ("[[stage]]\nprompt = 3", "stage 1: prompt must be text"),
         ('[[stage]]\nprompt = "a"\nsize = "big"', "stage 1: size must look like"),
         ('[[stage]]\nprompt = "a"\nsteps = 2.5', "stage 1: steps must be a whole number"),
-        ('[[stage]]\nprompt = "a"\npicture = "none.png"', "can't read none.png"),
+        ('[[stage]]\nprompt = "a"\npicture = "none.png"', "stage 1: can't read none.png"),
+        ('[[stage]]\nprompt = "a"\npicture = 3', "stage 1: picture must be a file in quotes"),
+        ('[[stage]]\nprompt = "a"\nloras = [1]', "stage 1: loras must be a list of files in quotes"),
+        ('[[stage]]\nprompt = "a"\n[[stage.embeddings]]\npath = "b"', "stage 1: embeddings must be a list of files"),
+        ('[[stage]]\nprompt = "a"\nsize = [1, 2, 3]', "stage 1: size must be 2 numbers"),
+        ("[[stage]]\nsteps = 3", "stage 1 has no prompt"),
+        ("x = " + "[" * 10_000, "can't read the recipe"),
     ],
 )
 def test_bad_recipes(draw: Run, run: Run, tiny_model: Path, text: str, words: str):
@@ -87,3 +95,27 @@ def test_the_documented_recipe_runs(run: Run, tiny_model: Path):
     text = "\n".join(lines[lines.index('[[stage]]                  # may have: picture = "sketch.png"') :])
     recipe = text[: text.index("For example:")]
     assert run("chain", write(recipe), "--model", tiny_model).code == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("size = [24, 16]", 'size = "24x16"'),
+        ("size = 16", 'size = "16"'),
+        ("interval = [0.2, 0.8]", 'interval = "0.2-0.8"'),
+        ("apg = [0, 0, -0.5]", 'apg = "0,0,-0.5"'),
+        ("reuse = [3, 2]", 'reuse = "3,2"'),
+        ('loras = "cat.safetensors:0.5"', 'loras = ["cat.safetensors:0.5"]'),
+        ('embeddings = "a.pt"', 'embeddings = ["a.pt"]'),
+    ],
+)
+def test_ways_to_say_the_same(one: str, other: str):
+    first, second = (read_stages(write(f'[[stage]]\nprompt = "a"\n{said}\n'))[0].request for said in (one, other))
+    assert first == second != Request(prompt="a")
+
+
+def test_later_stages_are_checked_before_anything_is_drawn(run: Run, tiny_model: Path):
+    recipe = write('[[stage]]\nprompt = "a"\n[[stage]]\nprompt = "b"\nsize = 17\n')
+    result = run("chain", recipe, "--model", tiny_model, "-o", "a.png")
+    assert is_one_line(result, 2, "recipe.toml: stage 2: ")
+    assert not Path("a.png").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fromnoise.cli.drawing import steps_said
 from fromnoise.images.metadata import read_settings
 from fromnoise.images.opening import open_image
 from fromnoise.pipeline import load
@@ -165,3 +166,15 @@ def test_a_prompt_far_from_all_it_knows(run: Run, tiny_model: Path, tmp_path: Pa
     assert far.stderr.startswith("warning: nothing like 'quantum'; nearest: a")
     assert far.stderr.count("\n") == 1
     assert run("apple", "--model", model, "--steps", 2).stderr == ""
+
+
+def test_looking_for_enough_steps_looks_few_times():
+    asked: list[int] = []
+
+    def run_steps(request: Request) -> int:
+        asked.append(request.steps or 0)
+        return int((request.steps or 0) * request.strength)
+
+    said = steps_said(Request(init=b"", steps=25, strength=0.03), run_steps)
+    assert said == "steps: 25 asked × 0.03 = 0 run (--steps 834 runs 25)"
+    assert len(asked) < 15

@@ -11,7 +11,7 @@ from fromnoise.cli.steps import steps_sheet
 from fromnoise.images.metadata import read_settings
 from fromnoise.images.opening import open_image
 from fromnoise.pipeline import load
-from fromnoise.request import Request
+from fromnoise.request import Lora, Request
 from fromnoise.runtime.errors import UsageError
 from tests.cli.conftest import Run
 from tests.cli.test_errors import is_one_line
@@ -25,6 +25,10 @@ from tests.cli.test_errors import is_one_line
         ("seed=7, 1-2,5", Axis("seed", (7, 1, 2, 5))),
         ("size=16,24x16", Axis("size", ((16, 16), (24, 16)))),
         ("sampler=euler,ddim", Axis("sampler", ("euler", "ddim"))),
+        ("clip-skip = 1,2", Axis("clip_skip", (1, 2))),
+        ("apg=0,0,-0.5", Axis("apg", ((0.0, 0.0, -0.5),))),
+        ("lora=a.safetensors:0.5,b", Axis("lora", (Lora("a.safetensors", 0.5), Lora("b")))),
+        ("fast=no,yes", Axis("fast", (False, True))),
         ("negative=|blurry, dark|text", Axis("negative", ("", "blurry, dark", "text"))),
     ],
 )
@@ -33,11 +37,22 @@ def test_axes(text: str, axis: Axis):
 
 
 @pytest.mark.parametrize(
-    "text", ["seed", "=3", "count=1,2", "seed=", "seed=a", "seed=3-1", "guidance=x", "seed=0-99999"]
+    "text", ["seed", "=3", "count=1,2", "seed=", "seed=a", "seed=3-1", "guidance=x", "seed=0-99999", "fast=1"]
 )
 def test_bad_axes(text: str):
     with pytest.raises(UsageError):
         parse_axis(text)
+
+
+def test_labels():
+    axis = parse_axis("lora=folder/a.safetensors:0.5,b")
+    assert [axis.label(each) for each in axis.values] == ["a 0.5", "b 1"]
+    assert [Axis("fast", ()).label(each) for each in (False, True)] == ["fast no", "fast yes"]
+
+
+def test_a_lora_joins_those_of_every_cell():
+    ((first, second),) = cells(Request("a", loras=(Lora("x"),)), [parse_axis("lora=a:0.5,b")])
+    assert [first[0].loras, second[0].loras] == [(Lora("x"), Lora("a", 0.5)), (Lora("x"), Lora("b"))]
 
 
 def test_rows_then_columns():
@@ -106,3 +121,9 @@ def test_steps(draw: Run, tiny_model: Path):
     *_, last = pipe.steps(request)
     for latents in (last.denoised, last.x):
         assert is_inside(np.asarray(pipe.decode(latents)[0]), sheet)
+
+
+def test_a_sheet_too_wide_for_its_format(draw: Run):
+    result = draw("grid", "a", "--over", "seed=0-159", "--steps", 1, "-o", "wide.webp")
+    assert (result.code, result.paths) == (0, [Path("wide.png")])
+    assert "can't make a WEBP" in result.stderr

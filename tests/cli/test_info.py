@@ -147,3 +147,19 @@ def test_neither(run: Run, tiny_model: Path, empty_folder: Path):
     broken = shutil.copytree(tiny_model, empty_folder / "broken")
     (broken / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"no")
     assert is_one_line(run("info", broken), 1, "is damaged")
+
+
+def test_the_size_of_the_file_and_of_what_was_drawn(draw: Run, run: Run):
+    assert draw("a", "--hires", 2, "-o", "a.png").code == 0
+    facts = json.loads(run("info", "a.png", "--json").stdout)
+    assert (facts["size"], facts["drawn at"]) == ("32x32", "16x16")
+    assert json.loads(run("info", "-", "--json", stdin=Path("a.png").read_bytes()).stdout)["size"] == "32x32"
+
+
+def test_what_a_stranger_wrote_does_not_steer_the_terminal(run: Run):
+    chunks = PngInfo()
+    chunks.add_text("parameters", "a \x1b[31mwolf\x07\nSteps: 3, Seed: 1")
+    Image.new("RGB", (8, 8)).save("a.png", pnginfo=chunks)
+    shown = run("info", "a.png").stdout.decode()
+    assert "wolf" in shown
+    assert not {"\x1b", "\x07"} & set(shown)

@@ -104,3 +104,25 @@ def test_a_reader_that_goes_away(tiny_model: Path):
     assert done.stdout.count("\n") == 1
     assert "Traceback" not in done.stderr
     assert len(list(Path("outputs").iterdir())) < 200
+
+
+def test_help_shows_what_a_prompt_may_say(run: Run):
+    shown = run("generate", "--help").stdout.decode()
+    assert "__animal__" in shown
+    assert "<lora:my-wolf:0.8>" in shown
+
+
+def test_a_prompt_that_begins_with_a_hyphen(run: Run):
+    result = run("generate", "-foo")
+    assert result.code == 2
+    assert "a prompt that begins with - goes after --" in result.stderr
+
+
+def test_ctrl_c_before_all_code_is_imported():
+    code = "import sys; sys.modules['fromnoise.cli.main'] = None\n"
+    code += "import builtins; real = builtins.__import__\n"
+    code += "def stopped(name, *a, **k):\n    if name == 'fromnoise.cli.main': raise KeyboardInterrupt\n"
+    code += "    return real(name, *a, **k)\n"
+    code += "builtins.__import__ = stopped\nfrom fromnoise.__main__ import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "warning: stopped\n")

@@ -144,3 +144,19 @@ def test_settings_that_would_not_be_drawn(run: Run, tiny_model: Path):
     request = Request("a", seed=1, size=(17, 16))
     save_picture(Image.new("RGB", (17, 16)), request, Path("odd.png"))
     assert is_one_line(run("replay", "odd.png", "--model", tiny_model), 2, "multiples of")
+
+
+def test_from_standard_input(draw: Run, run: Run, tiny_model: Path):
+    picture = draw("a wolf", "--seed", 4, "-o", "-").stdout
+    assert run("replay", "-", "--exact", "--model", tiny_model, stdin=picture).code == 0
+
+
+def test_a_picture_that_was_resized(draw: Run, run: Run, tiny_model: Path):
+    (path,) = draw("a wolf", "--seed", 4).paths
+    image = Image.open(path)
+    chunks = PngInfo()
+    chunks.add_text("fromnoise", image.text["fromnoise"])
+    image.resize((8, 8)).save("small.png", pnginfo=chunks)
+    result = run("replay", "small.png", "--model", tiny_model)
+    assert result.code == 1
+    assert "the file is 8x8 pixels large, and what is drawn 16x16: it was cut or resized since" in result.stderr

@@ -458,3 +458,20 @@ def test_damaged_exif_is_no_settings():
     image = open_image(buffer.getvalue())
     assert read_settings(image) is None
     assert upright_rgb(image).size == PICTURE.size
+
+
+def test_settings_too_long_for_a_text_chunk():
+    """Readers refuse a PNG with 64 MiB of text; the picture that a picture started from may be as long."""
+    request = Request(seed=1, init=bytes(50 * 2**20))
+    image = open_image(encode(PICTURE, "PNG", request))
+    found = read_settings(image)
+    assert found is not None
+    assert found.request == request
+
+
+@pytest.mark.parametrize("own", ["[" * 100_000, '{"a":' * 100_000, "{}", '{"seed": null}'])
+def test_settings_that_draw_nothing(own: str):
+    found = read_settings(with_chunks(parameters="a wolf\nSteps: 3", fromnoise=own))
+    assert found is not None
+    assert found.request is None
+    assert len(found.missing) == 1

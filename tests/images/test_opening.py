@@ -167,3 +167,26 @@ def test_nearest_size(width: int, height: int, multiple: int):
 def test_native_pictures_stay():
     assert nearest_size((512, 512), NATIVE, 8) == NATIVE
     assert nearest_size((640, 480), (512, 512), 64) in {(576, 448), (640, 448), (512, 384), (640, 512)}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers(value: float):
+    image = Image.new("F", (4, 4), 0.5)
+    image.putpixel((1, 1), value)
+    with pytest.raises(UsageError, match="no numbers"):
+        upright_rgb(image)
+
+
+def test_values_below_zero_are_said(caplog):
+    image = Image.new("F", (2, 1), 1.0)
+    image.putpixel((1, 0), -1.0)
+    with caplog.at_level("INFO", "fromnoise"):
+        assert [upright_rgb(image).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
+    assert "below 0" in caplog.text
+
+
+def test_transparent_deep_grey():
+    deep = Image.fromarray(np.array([[1000, 40_000]], np.uint16))
+    deep.info["transparency"] = 1000
+    assert upright_rgb(deep).getpixel((0, 0)) == (255, 255, 255)
+    assert upright_rgb(deep).getpixel((1, 0)) == (156, 156, 156)

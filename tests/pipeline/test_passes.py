@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 import fromnoise as fn
@@ -194,3 +196,60 @@ def test_an_enlarged_batch_is_that_of_its_pictures(pipe: fn.Pipeline) -> None:
     both = enlarged(pipe, request, step)
     alone = enlarged(pipe, request.with_(count=1), replace(step, x=step.x[1:]))
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_dpm_adaptive_goes_on_in_either_pass(pipe: fn.Pipeline) -> None:
+    """It takes as many steps as it needs, so its counts don't tell the passes apart."""
+    request = Request("a kite", hires=Hires(2.0, "latent", 0.5, 3), **{**SAID, "sampler": "dpm-adaptive"})
+    steps = list(pipe.steps(request))
+    for at in (len(steps) // 3, len(steps) // 2, len(steps) - 1):
+        resumed = list(pipe.steps(request, start=steps[at - 1]))
+        assert torch.equal(resumed[-1].x, steps[-1].x)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"size": (24, 16)}, "give the request that it was made by"),
+        ({"count": 2}, "give the request that it was made by"),
+        ({"steps": 3}, "number 5, and the request has 3"),
+    ],
+)
+def test_a_step_of_another_request(pipe: fn.Pipeline, changes: dict[str, Any], said: str) -> None:
+    request = Request("a kite", **SAID)
+    step = list(pipe.steps(request))[4]
+    with pytest.raises(fn.UsageError, match=said):
+        list(pipe.steps(request.with_(**changes), start=step))
+
+
+def test_a_step_that_reuses_deep_layers_goes_on_from_a_file(pipe: fn.Pipeline, tmp_path: Path) -> None:
+    """They lie in memory channels last in a network that is large enough to be laid out, which a file can't do."""
+    request, file = Request("a kite", reuse=(3, 1), **SAID), str(tmp_path / "step.safetensors")
+    steps = list(pipe.steps(request))
+    calls, deep = steps[1].reused
+    laid_out = replace(steps[1], reused=(calls, deep.contiguous(memory_format=torch.channels_last)))
+    for step in (steps[0], steps[1], laid_out, steps[3]):
+        step.save(file)
+        read = fn.Step.read(file)
+        assert read.reused[1].stride() == step.reused[1].stride()
+        assert torch.equal(list(pipe.steps(request, start=read))[-1].x, steps[-1].x)
+
+
+def test_files_that_hold_no_step(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"nothing")
+    save_file({"x": torch.zeros(1)}, tmp_path / "b")
+    for name in ("a", "b", "none"):
+        with pytest.raises(fn.UsageError, match="holds no step"):
+            fn.Step.read(tmp_path / name)
+
+
+def test_comfyuis_schedule_is_no_longer_than_the_training_one(pipe: fn.Pipeline) -> None:
+    request = Request("a", like="comfyui", steps=20, strength=0.01, seed=1, init=picture(16, 16))
+    assert pipe.run_steps(request) == 10
+    assert len(list(pipe.steps(request))) == 10
+
+
+def test_saved_at_home(pipe: fn.Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pipe("a", **SAID)[0].save("~/a.png")
+    assert (tmp_path / "a.png").is_file()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fromnoise.runtime import device
-from fromnoise.runtime.device import SMALL, cpu_name, mixed_precision, pick_dtype, product_dtype
+from fromnoise.runtime.device import SMALL, cpu_name, mixed_precision, pick_device, pick_dtype, product_dtype
 from fromnoise.runtime.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -46,3 +46,18 @@ def test_what_a_cpu_can_not_do_is_refused(name: str) -> None:
 
 def test_the_cpu_has_a_name() -> None:
     assert cpu_name().strip()
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cpu:x", "cuda:99"])
+def test_devices_that_are_not_there(name: str) -> None:
+    with pytest.raises(UsageError, match=f"^no device '{name}' here .*; choose cpu"):
+        pick_device(name)
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert pick_device("cpu") == CPU
+
+
+def test_a_number_format_that_is_no_name() -> None:
+    with pytest.raises(UsageError, match="no dtype"):
+        pick_dtype(["x"], CPU, 1)  # type: ignore[arg-type]

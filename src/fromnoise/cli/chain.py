@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fromnoise.cli.drawing import draw, open_model, started_from
-from fromnoise.cli.options import READERS, OutputFlag, OverwriteFlag, Source, parsed, shared_flags
+from fromnoise.cli.options import READERS, OutputFlag, OverwriteFlag, Source, shared_flags
 from fromnoise.cli.output import Output
 from fromnoise.images.opening import read_picture, to_png
 from fromnoise.request import Request
+from fromnoise.runtime import checks
 from fromnoise.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,6 +51,9 @@ FIELDS = (
 )
 """What a stage may say; what stands above the stages holds for each that does not say otherwise."""
 
+FILES = ("loras", "embeddings")
+"""Fields that are lists of files."""
+
 RecipeArgument = Annotated[
     Path, typer.Argument(metavar="RECIPE.toml", help="The stages, in order.", show_default=False)
 ]
@@ -56,10 +61,11 @@ RecipeArgument = Annotated[
 
 @dataclass(frozen=True)
 class Stage:
-    """One drawing of a chain; `picture` is the file that it starts from, for the first stage alone."""
+    """One drawing of a chain; `picture` is the file that it starts from, and its `name`, for the first stage alone."""
 
     request: Request
-    picture: Path | None = None
+    picture: bytes | None = None
+    name: str = ""
 
 
 @shared_flags()
@@ -93,7 +99,11 @@ def chain(
     """
     stages = read_stages(recipe)
     place = Output.parse(output, overwrite=overwrite)
-    place.take(run_chain(open_model(source), stages))
+    pipe = open_model(source)
+    for number, stage in enumerate(stages, 1):
+        with _named(recipe, number):
+            pipe.resolve(stage.request)
+    place.take(run_chain(pipe, stages))
 
 
 def run_chain(pipe: Pipeline, stages: list[Stage]) -> Picture:
@@ -104,7 +114,7 @@ def run_chain(pipe: Pipeline, stages: list[Stage]) -> Picture:
         if drawn:
             request = started_from(pipe, request, to_png(drawn[-1].image), f"stage {number - 1}")
         elif stage.picture is not None:
-            request = started_from(pipe, request, read_picture(stage.picture), str(stage.picture))
+            request = started_from(pipe, request, stage.picture, stage.name)
         draw(pipe, request, drawn.append, what)
     return drawn[-1]
 
@@ -113,7 +123,7 @@ def read_stages(recipe: Path) -> list[Stage]:
     """The stages of a recipe file; UsageError naming the stage and what is wrong with it."""
     try:
         values = tomllib.loads(recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"can't read the recipe {recipe}: {error}") from error
     stages = values.pop("stage", None)
     if not isinstance(stages, list) or not stages or not all(isinstance(each, dict) for each in stages):
@@ -130,15 +140,38 @@ def _stage(recipe: Path, number: int, shared: Mapping[str, Any], own: Mapping[st
         raise UsageError(f"{recipe}: stage {number} starts from stage {number - 1}; only the first may have a picture")
     if "strength" in own and number == 1 and picture is None:
         raise UsageError(f"{recipe}: stage 1 has a strength but no picture to start from; add picture = ...")
+    if "prompt" not in said:
+        raise UsageError(f"{recipe}: stage {number} has no prompt; add prompt = ...")
+    with _named(recipe, number):
+        request = Request(**{key: _read(key, value) for key, value in said.items()})
+        init = None if picture is None else read_picture(_picture_path(recipe, picture))
+    return Stage(request, init, str(picture))
+
+
+@contextmanager
+def _named(recipe: Path, number: int) -> Iterator[None]:
+    """Errors say which stage they are about."""
     try:
-        request = Request(
-            **parsed(
-                {
-                    key: value if isinstance(value, list) or key not in READERS else str(value)
-                    for key, value in said.items()
-                }
-            )
-        )
+        yield
     except UsageError as error:
         raise UsageError(f"{recipe}: stage {number}: {error}") from error
-    return Stage(request, None if picture is None else recipe.parent / str(picture))
+
+
+def _read(key: str, value: Any) -> Any:
+    """A field's value: as TOML has it, or as the command line has it in text; lists of files may be one file."""
+    if key in FILES:
+        files = [value] if isinstance(value, str) else value
+        checks.all_of_kind(key, checks.plain(files), str, "files in quotes")
+        return READERS[key](files)
+    return READERS[key](value) if key in READERS and isinstance(value, str) else _in_text(key, value)
+
+
+def _in_text(key: str, value: Any) -> Any:
+    """A number where the command line would have it in text: size = 128, reuse = 2."""
+    number = key in READERS and isinstance(value, int | float) and not isinstance(value, bool)
+    return READERS[key](str(value)) if number else value
+
+
+def _picture_path(recipe: Path, picture: object) -> Path:
+    checks.of_kind("picture", picture, str, "a file in quotes")
+    return recipe.parent / Path(str(picture)).expanduser()

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from fromnoise.runtime.log import logger
+from fromnoise.runtime.streams import is_terminal, printable
 
 _STYLES = {logging.INFO: ("", "dim"), logging.WARNING: ("warning: ", "yellow"), logging.ERROR: ("error: ", "bold red")}
 
@@ -30,7 +31,7 @@ class _Speaker(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        if message not in self._said and (record.levelno >= logging.WARNING or sys.stderr.isatty()):
+        if message not in self._said and (record.levelno >= logging.WARNING or is_terminal(sys.stderr)):
             self._said.add(message)
             say(message, record.levelno)
 
@@ -38,7 +39,7 @@ class _Speaker(logging.Handler):
 def say(message: str, level: int = logging.INFO) -> None:
     """One line on standard error."""
     prefix, style = _STYLES[level]
-    console.print(Text(prefix + " ".join(message.split("\n")), style=style))
+    console.print(Text(prefix + " ".join(printable(message).split("\n")), style=style))
 
 
 @contextmanager
@@ -86,8 +87,8 @@ def _bar(*columns: ProgressColumn) -> Progress:
         *(columns or (TimeRemainingColumn(),)),
         console=console,
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # else paths printed meanwhile would land on standard error
-        disable=not sys.stderr.isatty(),
+        redirect_stdout=is_terminal(sys.stdout),  # else paths printed meanwhile would land on standard error
+        disable=not is_terminal(sys.stderr),
     )
 
 

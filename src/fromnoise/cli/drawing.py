@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -26,9 +27,10 @@ from fromnoise.cli.output import Output
 from fromnoise.cli.plan import foretold
 from fromnoise.images.masks import hole_mask, mask_for
 from fromnoise.images.opening import open_image, read_picture, starting_picture, to_png, upright_rgb
-from fromnoise.request import Request
+from fromnoise.request import RANGES, Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note, warn
+from fromnoise.runtime.streams import is_terminal
 
 if TYPE_CHECKING:
     from fromnoise.diffusion.samplers import Step
@@ -131,7 +133,9 @@ def read_input(picture: str) -> tuple[bytes, str]:
     """A picture argument's bytes and what to call it in messages; `-` is standard input."""
     if picture != "-":
         return read_picture(Path(picture).expanduser()), picture
-    if sys.stdin.isatty():
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; give a picture file")
+    if is_terminal(sys.stdin):
         raise UsageError("nothing is piped in; give a picture file, or pipe one: … -o - | fromnoise img2img - …")
     return sys.stdin.buffer.read(), "standard input"
 
@@ -177,8 +181,11 @@ def steps_said(request: Request, run_steps: Callable[[Request], int]) -> str:
     """`25 asked x 0.6 = 15 run`, and what to ask for to run them all; of a request that states its steps."""
     asked, run = request.steps or 0, run_steps(request)
     said = f"steps: {asked} asked × {request.strength:g} = {run} run"
-    whole = next((n for n in range(asked, 1001) if run_steps(request.with_(steps=n)) >= asked), None)
-    return said if run == asked or whole is None else f"{said} (--steps {whole} runs {asked})"
+    if run == asked:
+        return said
+    numbers = range(asked, int(RANGES["steps"][1]) + 1)
+    enough = bisect_left(numbers, asked, key=lambda steps: run_steps(request.with_(steps=steps)))
+    return said if enough == len(numbers) else f"{said} (--steps {numbers[enough]} runs {asked})"
 
 
 def draw(pipe: Pipeline, request: Request, take: Callable[[Picture], None], what: str = "drawing") -> None:

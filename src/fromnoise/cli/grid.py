@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from fromnoise.cli.options import (
     Source,
     parse_apg,
     parse_interval,
+    parse_lora,
     parse_reuse,
     parse_size,
     shared_flags,
@@ -26,7 +28,7 @@ from fromnoise.cli.options import (
 from fromnoise.cli.output import Output
 from fromnoise.cli.plan import foretold
 from fromnoise.images.sheets import contact_sheet
-from fromnoise.request import Request
+from fromnoise.request import Lora, Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 
@@ -34,6 +36,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from fromnoise.pipeline import Pipeline
+
+
+def parse_switch(text: str) -> bool:
+    """`yes` or `no`; UsageError for anything else."""
+    if text not in ("yes", "no"):
+        raise UsageError(f"--over takes yes or no here, not {text!r}")
+    return text == "yes"
+
 
 OPTIONS = {
     "prompt": str,
@@ -55,6 +65,11 @@ OPTIONS = {
     "quality": str,
     "reuse": parse_reuse,
     "merge": float,
+    "tile": str,
+    "variation": float,
+    "variation_seed": int,
+    "lora": parse_lora,
+    "fast": parse_switch,
     "model": str,
 }
 """What a grid may vary, and how its values are read."""
@@ -86,6 +101,10 @@ class Axis:
 
     def label(self, value: Any) -> str:
         """How a row or column is called."""
+        if isinstance(value, Lora):
+            return f"{Path(value.path).stem} {value.weight:g}"
+        if isinstance(value, bool):
+            return f"{self.name} {'yes' if value else 'no'}"
         if isinstance(value, tuple):
             return f"{self.name} {_BETWEEN.get(self.name, ', ').join(f'{each:g}' for each in value)}"
         return f"{self.name} {value:g}" if isinstance(value, float) else f"{self.name} {value}"
@@ -132,11 +151,12 @@ def grid(
 def parse_axis(text: str) -> Axis:
     """`guidance=1.1,3,7` or `seed=0-3` as an Axis; UsageError for an unknown option or what is no number."""
     name, equals, values = text.partition("=")
+    name, values = name.strip().replace("-", "_"), values.strip()
     if not equals or not values or name not in OPTIONS:
         raise UsageError(f"--over takes OPTION=VALUES with an option of {', '.join(OPTIONS)}; not {text!r}")
     read = OPTIONS[name]
     try:
-        return Axis(name, tuple(read(part.strip()) for part in _split(values, read is int)))
+        return Axis(name, tuple(read(part.strip()) for part in _split(values, read)))
     except ValueError:
         raise UsageError(f"--over {text}: {name} takes {'whole numbers' if read is int else 'numbers'}") from None
 
@@ -155,12 +175,15 @@ def cells(base: Request, axes: list[Axis]) -> list[list[Cell]]:
 
 def _cell(base: Request, changes: dict[str, Any]) -> Cell:
     model = changes.pop("model", None)
+    if lora := changes.pop("lora", None):
+        changes["loras"] = (*base.loras, lora)
     return base.with_(**changes), model
 
 
-def _split(values: str, whole_numbers: bool) -> list[str]:
-    parts = values.split("|" if "|" in values else ",")
-    return [piece for part in parts for piece in (_range(part) if whole_numbers else [part])]
+def _split(values: str, read: Callable[[str], Any]) -> list[str]:
+    """The values' texts; three numbers with commas between them are one value."""
+    parts = values.split("|" if "|" in values or read is parse_apg else ",")
+    return [piece for part in parts for piece in (_range(part) if read is int else [part])]
 
 
 def _range(part: str) -> list[str]:

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from fromnoise.cli.console import progress, say
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.streams import is_terminal
 
 if TYPE_CHECKING:
     from fromnoise.hub.inventory import Model
@@ -142,7 +143,7 @@ def _bars_for_people() -> None:
     """The hub's client draws its own bars while it sends; where standard error is no terminal, there are none."""
     from huggingface_hub.utils import disable_progress_bars
 
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         disable_progress_bars()
 
 
@@ -150,7 +151,7 @@ def _asked(source: Path) -> str | None:
     """The licence that the person types when the files state none and somebody sits there."""
     from fromnoise.hub.pushing import NO_LICENCE, stated_licence
 
-    if stated_licence(source) or not sys.stdin.isatty():
+    if stated_licence(source) or not is_terminal(sys.stdin):
         return None
     say(NO_LICENCE)
     line = "\n"
@@ -252,7 +253,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         size, short = _megabytes(row["bytes"]), (row["sha256"] or "")[:SHORT]
         table.add_row(row["name"], row["kind"], row["from"], size, row["licence"] or "not stated", short, row["state"])
-    Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty()).print(table)
+    Console(highlight=False, markup=False, soft_wrap=not is_terminal(sys.stdout)).print(table)
 
 
 def _megabytes(count: int) -> str:

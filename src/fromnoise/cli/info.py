@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fromnoise.cli.drawing import read_input
 from fromnoise.hub import found
 from fromnoise.images.metadata import OWN, Settings, read_settings
-from fromnoise.images.opening import open_image, read_picture
+from fromnoise.images.opening import open_image
 from fromnoise.images.saving import FORMATS
 from fromnoise.request import Request
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.streams import printable
 
 if TYPE_CHECKING:
     from fromnoise.checkpoints import Part
@@ -61,19 +63,19 @@ def info(
     ```
     """
     path = EMBEDDED_MODEL if subject is None else _found(subject)
-    facts = model_facts(path) if path.is_dir() or path.suffix in MODEL_FILES else picture_facts(path)
-    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else "\n".join(_lines(facts)))
+    facts = model_facts(path) if path.is_dir() or path.suffix in MODEL_FILES else picture_facts(*read_input(str(path)))
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else printable("\n".join(_lines(facts))))
 
 
 def _found(subject: Path) -> Path:
     """A picture's path as it is; a model's, or that of what was pulled under this name."""
-    return subject.expanduser() if subject.suffix.lower() in FORMATS else found(subject)
+    return subject.expanduser() if subject.suffix.lower() in FORMATS or str(subject) == "-" else found(subject)
 
 
-def picture_facts(path: Path) -> dict[str, Any]:
-    """What a picture file is and carries; UsageError when it is no picture or has no settings."""
-    image = open_image(read_picture(path), str(path))
-    facts = {"picture": str(path), "format": image.format, "size": f"{image.width}x{image.height}"}
+def picture_facts(data: bytes, name: str) -> dict[str, Any]:
+    """What a picture file is and carries; UsageError when it is no picture."""
+    image = open_image(data, name)
+    facts = {"picture": name, "format": image.format, "size": f"{image.width}x{image.height}"}
     settings = read_settings(image)
     if settings is None:
         return {**facts, "settings": None}
@@ -104,9 +106,15 @@ def _settings_facts(settings: Settings) -> dict[str, Any]:
     """A request of ours field by field; another tool's settings as it wrote them, and what they come to here."""
     words = {"tool": settings.tool, "prompt": settings.prompt, "negative": settings.negative}
     request = None if settings.request is None else _request_facts(settings.request)
-    said = request if settings.tool == OWN and request else {"settings": dict(settings.values), "request": request}
+    own = _drawn_at(request) if request is not None and settings.tool == OWN else None
+    said = own or {"settings": dict(settings.values), "request": request}
     unread = [f"{key}: {value}" for key, value in settings.unread.items()]
     return {**words, **said, MISSING: list(settings.missing), UNREAD: unread, "replay": _replay(settings)}
+
+
+def _drawn_at(request: dict[str, Any]) -> dict[str, Any]:
+    """The request of a picture, whose own size may be another: of a second pass, or of a part that was put back."""
+    return {"drawn at" if key == "size" else key: value for key, value in request.items()}
 
 
 def _request_facts(request: Request) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from fromnoise.cli import words
 from fromnoise.cli.commands import COMMANDS, command, listed
 from fromnoise.cli.console import say, speaking
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.streams import forgive_characters
 
 DEFAULT_COMMAND = "generate"
 STOPPED = 130
@@ -82,6 +84,7 @@ def _fromnoise(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 bad usage, 130 stopped by Ctrl-C."""
+    forgive_characters()
     with speaking(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
         try:
@@ -120,5 +123,7 @@ def _advice(error: typer.TyperException) -> str:
     message = error.format_message().rstrip(".")
     if "unexpected extra argument" in message:
         message += "; put a prompt of several words in quotes"
+    if re.match(r"No such option: -\w\b", message):
+        message += "; a prompt that begins with - goes after --"
     context = getattr(error, "ctx", None)
     return f"{message} (see {context.command_path if context else 'fromnoise'} --help)"

@@ -180,11 +180,13 @@ class Source:
     ] = None
     wildcards: Annotated[
         str | None,
-        typer.Option("--wildcards", metavar="FOLDER", help="Its animal.txt answers __animal__ in a prompt."),
+        typer.Option("--wildcards", metavar="FOLDER", help="Its animal.txt answers `__animal__` in a prompt."),
     ] = None
     lora_folder: Annotated[
         str | None,
-        typer.Option("--loras", metavar="FOLDER", help="Its cat.safetensors answers <lora:cat:0.8> in a prompt."),
+        typer.Option(
+            "--loras", metavar="FOLDER", help="Its my-wolf.safetensors answers `<lora:my-wolf:0.8>` in a prompt."
+        ),
     ] = None
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help=f"What runs the networks: {', '.join(ENGINES)}.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import string
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,9 +16,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from fromnoise.images.saving import encode, picture_format, save_picture
+from fromnoise.images.saving import encode, picture_format
 from fromnoise.request import Request
-from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.log import warn
+from fromnoise.runtime.paths import NameTakenError, require_name, write_whole
+from fromnoise.runtime.streams import is_terminal
 
 if TYPE_CHECKING:
     from fromnoise.pipeline import Picture
@@ -25,6 +30,9 @@ STDOUT = "-"
 DEFAULT_FOLDER = "outputs"
 DEFAULT_NAME = "{date}-{seed}-{slug}.png"
 LONGEST_SLUG = 40
+
+_STATED = Request(seed=0, steps=1, guidance=1.0, sampler="euler")
+"""A request as drawn ones are, to try names with."""
 
 
 @dataclass
@@ -61,20 +69,26 @@ class Output:
             sys.stdout.buffer.write(encode(image, "PNG", request, sheet=sheet))
             sys.stdout.buffer.flush()
             return
-        path = self._free(_named(self.pattern, request, self._written))
-        save_picture(image, request, path, overwrite=self.overwrite, sheet=sheet)
-        print(path, flush=True)
+        path, data = _encoded(image, _named(self.pattern, request, self._written), request, sheet)
+        print(self._place(path, data), flush=True)
 
-    def _free(self, path: Path) -> Path:
+    def _place(self, first: Path, data: bytes) -> Path:
+        """Write the file under the first name that is free, also when another process takes one meanwhile."""
         if self.overwrite or not _fields(self.pattern or ""):
-            return path
-        others = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-        return next(each for each in itertools.chain([path], others) if not each.exists())
+            return write_whole(first, data, overwrite=self.overwrite)
+        others = (first.with_stem(f"{first.stem}-{number}") for number in itertools.count(2))
+        for path in itertools.chain([first], others):
+            with suppress(NameTakenError):
+                if not path.exists():
+                    return write_whole(path, data)
+        raise AssertionError("some name is free")
 
     def _try(self, count: int) -> None:
         assert self.pattern is not None
-        names = [_named(self.pattern, Request(seed=0), number) for number in range(1, count + 1)]
+        names = [_named(self.pattern, _STATED, number) for number in range(1, count + 1)]
         picture_format(names[0])
+        for path in names:
+            require_name(path)
         if set(_fields(self.pattern)) <= {"n"} and not self.overwrite:
             for path in names:
                 if path.exists():
@@ -83,21 +97,34 @@ class Output:
             _require_writable(folder)
 
 
+def _encoded(image: Image.Image, path: Path, request: Request, sheet: str | None) -> tuple[Path, bytes]:
+    """The file's name and bytes; a PNG where the format that was asked for can't hold so large a picture."""
+    try:
+        return path, encode(image, picture_format(path), request, sheet=sheet)
+    except FromnoiseError as error:
+        if picture_format(path) == "PNG":
+            raise
+        warn(f"{error}, which it becomes")
+        return path.with_suffix(".png"), encode(image, "PNG", request, sheet=sheet)
+
+
 def _standard_output(count: int) -> None:
     if count > 1:
         raise UsageError("standard output holds one picture; leave out --count or give -o a folder")
-    if sys.stdout.isatty():
+    if sys.stdout is None:
+        raise UsageError("standard output is closed; give -o a file or a folder")
+    if is_terminal(sys.stdout):
         raise UsageError("a picture would garble the terminal; pipe it (… -o - | …) or give -o a file")
 
 
 def _pattern(place: str) -> str:
     """A full pattern: folders get the default name."""
     path = Path(place).expanduser()
-    is_folder = place.endswith(("/", "\\")) or path.is_dir() or not path.suffix
+    is_folder = place.endswith(("/", "\\")) or os.path.isdir(path) or not path.suffix
     pattern = str(path / DEFAULT_NAME if is_folder else path)
-    unknown = sorted(set(_fields(pattern)) - _values(Request(seed=0), 1).keys())
+    unknown = sorted(set(_fields(pattern)) - _values(_STATED, 1).keys())
     if unknown:
-        known = ", ".join(_values(Request(seed=0), 1))
+        known = ", ".join(_values(_STATED, 1))
         raise UsageError(f"no {{{unknown[0]}}} in names of pictures; there are {known}")
     return pattern
 
@@ -124,10 +151,17 @@ def _values(request: Request, number: int) -> dict[str, object]:
         "seed": request.seed,
         "slug": slug(request.prompt),
         "steps": request.steps,
-        "guidance": "" if request.guidance is None else f"{request.guidance:g}",
+        "guidance": "" if request.guidance is None else _Short(request.guidance),
         "sampler": request.sampler,
         "n": number,
     }
+
+
+class _Short(float):
+    """A number that is written as short as can be unless told how."""
+
+    def __format__(self, spec: str) -> str:
+        return super().__format__(spec or "g")
 
 
 def slug(prompt: str) -> str:

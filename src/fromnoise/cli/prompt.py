@@ -15,6 +15,7 @@ from fromnoise.hub import found
 from fromnoise.request import EMBEDDED_STEPS, MAX_SEED, USUAL_STEPS, WEIGHTINGS
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.streams import is_terminal
 
 if TYPE_CHECKING:
     from fromnoise.text.linting import Moment, Piece, Report
@@ -75,7 +76,7 @@ def prompt(
     if as_json:
         choices = [asdict(each) for each in resolved.choices]
         print(json.dumps({"asked": words, **asdict(report), "choices": choices}, indent=2, ensure_ascii=False))
-    elif sys.stdout.isatty():
+    elif is_terminal(sys.stdout):
         _show(report, resolved)
     else:
         print("\n".join(_lines(report, resolved)))

@@ -11,12 +11,12 @@ import numpy as np
 import typer
 from PIL import Image
 
-from fromnoise.cli.drawing import open_model, run
+from fromnoise.cli.drawing import open_model, read_input, run
 from fromnoise.cli.options import OutputFlag, OverwriteFlag, Source, shared_flags
 from fromnoise.cli.output import Output
 from fromnoise.engines.names import AUTO
 from fromnoise.images.metadata import OWN, Settings, read_settings
-from fromnoise.images.opening import open_image, read_picture
+from fromnoise.images.opening import open_image
 from fromnoise.images.saving import encode
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
@@ -32,7 +32,10 @@ TOLERANCE = 2
 @shared_flags()
 def replay(
     picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="A picture with its settings inside.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="PICTURE", help="A picture with its settings inside, or - for standard input.", show_default=False
+        ),
     ],
     source: Source,
     exact: Annotated[bool, typer.Option("--exact", help="Fail on any difference at all.")] = False,
@@ -54,7 +57,7 @@ def replay(
     ```
     """
     place = None if output is None else Output.parse(output, overwrite=overwrite)
-    image = open_image(read_picture(picture), str(picture))
+    image = open_image(*read_input(picture))
     settings, request = replayable(image, picture)
     pipe = open_model(in_its_format(source, settings, request), [each.model for each in request.controls])
     tell_what_differs(pipe, settings, request, picture)
@@ -64,7 +67,11 @@ def replay(
     run(pipe, resolved, drawn.append, "drawing it again")
     if place is not None:
         place.take(drawn[0])
-    largest, mean = difference(image, as_saved(drawn[0].image, image.format or "PNG", request))
+    again = as_saved(drawn[0].image, image.format or "PNG", request)
+    if image.size != again.size:
+        sizes = "the file is {}x{} pixels large, and what is drawn {}x{}".format(*image.size, *again.size)
+        warn(f"{sizes}: it was cut or resized since")
+    largest, mean = difference(image, again)
     print(f"largest difference {largest}/255, mean {mean:.4f}/255")
     return int(largest > (0 if exact else TOLERANCE))
 
@@ -78,7 +85,7 @@ def in_its_format(source: Source, settings: Settings, request: Request) -> Sourc
     return replace(source, dtype=request.dtype) if known and source.dtype == AUTO else source
 
 
-def replayable(image: Image.Image, path: Path) -> tuple[Settings, Request]:
+def replayable(image: Image.Image, path: str | Path) -> tuple[Settings, Request]:
     """The settings inside a picture and the request that they come to; UsageError when it can't be drawn by them."""
     settings = read_settings(image)
     if settings is None:
@@ -91,7 +98,7 @@ def replayable(image: Image.Image, path: Path) -> tuple[Settings, Request]:
     return settings, settings.request
 
 
-def tell_what_differs(pipe: Pipeline, settings: Settings, request: Request, path: Path) -> None:
+def tell_what_differs(pipe: Pipeline, settings: Settings, request: Request, path: str | Path) -> None:
     """Say before drawing what of another tool's picture can't be followed; UsageError for our own by another model."""
     if settings.tool == OWN:
         return require_same_model(pipe, request, path)
@@ -102,7 +109,7 @@ def tell_what_differs(pipe: Pipeline, settings: Settings, request: Request, path
     return None
 
 
-def require_same_model(pipe: Pipeline, request: Request, path: Path) -> None:
+def require_same_model(pipe: Pipeline, request: Request, path: str | Path) -> None:
     """UsageError when another model drew the picture."""
     if request.model_hash not in (None, pipe.hash):
         raise UsageError(

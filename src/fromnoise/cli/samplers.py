@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fromnoise.diffusion.samplers_table import SAMPLER_FACTS, SCHEDULE_FACTS
 from fromnoise.request import SAMPLERS, SCHEDULES
+from fromnoise.runtime.streams import is_terminal
 
 PLAIN_WIDTH = 200
 """Columns where standard output is no terminal: enough that no line breaks."""
@@ -35,7 +36,7 @@ def samplers(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
         listing = {"samplers": sampler_facts(), "schedules": schedule_facts()}
         print(json.dumps(listing, indent=2, ensure_ascii=False))
         return
-    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+    console = Console(width=None if is_terminal(sys.stdout) else PLAIN_WIDTH, highlight=False)
     rows = [
         (
             each["name"],

@@ -1,7 +1,8 @@
 """The settings that a picture carries: the text that other tools read, and beside it our whole Request.
 
-PNG holds both in text chunks, `parameters` and `fromnoise`. JPEG and WebP hold the text in EXIF's UserComment; our
-own JSON, which may be longer than EXIF allows, goes into JPEG's APP9 segments and WebP's XMP chunk.
+PNG holds both in text chunks, `parameters` and `fromnoise` (in a private chunk where it is very long). JPEG and WebP
+hold the text in EXIF's UserComment; our own JSON, which may be longer than EXIF allows, goes into JPEG's APP9 segments
+and WebP's XMP chunk.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _COMFYUI_TAGS = (0x010F, 0x0110)
 _UNICODE, _ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 _APP9 = b"\xff\xe9"
+_CHUNK, _LONGEST_TEXT = b"frNs", 2**24
+"""A private chunk of PNG's, for JSON too long for a text chunk: readers refuse files with 64 MiB of text."""
+
 _SEGMENT = 65_000
 _XMP = ('<x:xmpmeta xmlns:x="adobe:ns:meta/"><fromnoise>', "</fromnoise></x:xmpmeta>")
 
@@ -66,6 +70,8 @@ def _read_own(own: str, text: str | None) -> Settings:
         found = parse_parameters(text or "")
         said = f"fromnoise's settings in it can't be read: {clean(error)}"
         return Settings(OWN, found.prompt, found.negative, found.settings, missing=(said,))
+    if request.seed is None:
+        return Settings(OWN, request.prompt, request.negative, {}, missing=(f"{OWN}'s settings in it have no seed",))
     values = parse_parameters(text or write_parameters(request)).settings
     return Settings(OWN, request.prompt, request.negative, values, request)
 
@@ -81,8 +87,10 @@ def _read_text(text: str) -> Settings:
 def _png(text: str, own: str | None) -> dict[str, Any]:
     chunks = PngInfo()
     chunks.add_text(PARAMETERS, text)
-    if own is not None:
+    if own is not None and len(own) <= _LONGEST_TEXT:
         chunks.add_text(OWN, own)
+    elif own is not None:
+        chunks.add(_CHUNK, own.encode())
     return {"pnginfo": chunks}
 
 
@@ -116,6 +124,9 @@ def _own(image: Image.Image) -> str | None:
     xmp = _as_text(image.info.get("xmp", b""))
     if segments:
         return b"".join(segments).decode(errors="replace")
+    for name, data, *_ in getattr(image, "private_chunks", ()):
+        if name == _CHUNK:
+            return data.decode(errors="replace")
     if xmp.startswith(_XMP[0]):
         return html.unescape(xmp.removeprefix(_XMP[0]).removesuffix(_XMP[1]))
     return _texts(image).get(OWN)

@@ -131,7 +131,14 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.asarray(image, np.float64)
+    if not np.isfinite(values).all():
+        raise UsageError("the picture has values that are no numbers (NaN or infinite); repair or convert it first")
+    if values.min(initial=0.0) < 0:
+        note("the picture has values below 0; they are drawn black")
     top = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0.0)))
     grey = Image.fromarray((values / top * 255.0).clip(0.0, 255.0).round().astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     grey.info.update({key: value for key, value in image.info.items() if key == "exif"})
     return grey

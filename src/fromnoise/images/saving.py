@@ -12,7 +12,7 @@ from PIL import Image
 from fromnoise.images.metadata import save_options
 from fromnoise.request import Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.paths import atomic_write
+from fromnoise.runtime.paths import write_whole
 
 FORMATS: Mapping[str, str] = MappingProxyType({".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"})
 """What can be written, by a file's ending."""
@@ -43,7 +43,4 @@ def save_picture(
 
     Raises UsageError when the file exists and `overwrite` is false, or when its folder can't be written.
     """
-    data = encode(image, picture_format(path), request, sheet=sheet)
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(data)
-    return path
+    return write_whole(path, encode(image, picture_format(path), request, sheet=sheet), overwrite=overwrite)

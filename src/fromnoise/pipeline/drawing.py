@@ -45,6 +45,7 @@ from fromnoise.pipeline.starting import (
     begin_again,
     kept,
     picture_tensor,
+    require_going_on,
     singles,
     source,
     with_variation_seed,
@@ -81,7 +82,7 @@ class Picture:
         """Write the picture with its settings inside; the ending chooses PNG, JPEG or WebP."""
         from fromnoise.images.saving import save_picture
 
-        return save_picture(self.image, self.request, Path(path), overwrite=overwrite)
+        return save_picture(self.image, self.request, Path(path).expanduser(), overwrite=overwrite)
 
     def _repr_png_(self) -> bytes:
         """How a notebook shows it."""
@@ -234,6 +235,7 @@ class Pipeline:
         denoise = guided if loss is None else ByLoss(guided, loss, loss_scale, decode=self._differentiable)
         denoise = kept(self, denoise, request, begun, float(sigmas[0]))
         if start is not None:
+            require_going_on(request, start, x, len(sigmas) - 1)
             denoise.state = start.guidance
         call = denoise.both if request.sampler in TWO_DENOISERS else denoise
         if request.tile is not None:

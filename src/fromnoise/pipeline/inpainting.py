@@ -171,6 +171,8 @@ def open_picture(png: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(png))
         image.load()
         return image
+    except Image.UnidentifiedImageError:
+        raise UsageError("a picture of this request is none that can be read; give PNG") from None
     except (OSError, ValueError, SyntaxError) as error:
         raise UsageError(f"a picture of this request is damaged: {error}") from error
 

@@ -57,7 +57,7 @@ def in_two_passes(pipe: Pipeline, request: Request, start: Step | None, first: D
     """The steps of a request with `hires`, counted on through both passes; `start` may be of either."""
     assert request.hires is not None
     done = pipe.run_steps(request.with_(hires=None)) if request.init is None else 0
-    begun = start is not None and start.index > done
+    begun = start is not None and _of_second(pipe, request, start, done)
     small = start
     if request.init is None and not begun:
         for small in first(request.with_(hires=None), start):
@@ -68,6 +68,15 @@ def in_two_passes(pipe: Pipeline, request: Request, start: Step | None, first: D
     go_on = replace(start, index=start.index - done) if start is not None and begun else None
     for step in second(_second(pipe, request), go_on, begins):
         yield replace(step, index=step.index + done)
+
+
+def _of_second(pipe: Pipeline, request: Request, start: Step, done: int) -> bool:
+    """True for a Step of the second pass, told by its size where that is another: DPM adaptive counts its own steps."""
+    assert request.hires is not None and request.size is not None
+    size = larger(request.size, request.hires, pipe.multiple)
+    if request.init is not None or size == request.size:
+        return start.index > done
+    return tuple(start.x.shape[2:]) == (size[1] // pipe.multiple, size[0] // pipe.multiple)
 
 
 def told_otherwise(request: Request, start: Step | None, draw: Draw) -> Iterator[Step]:

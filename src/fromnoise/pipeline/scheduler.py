@@ -115,11 +115,9 @@ class Scheduler:
         """
         assert request.hires is not None
         exact, strength = likeness(request).exact_steps or a1111_exact_steps, request.hires.strength
-        total, run = exact(self.second_steps(request), strength)
+        total, run = self._within(Steps(*exact(self.second_steps(request), strength)), strength)
         if run == 0:
             return torch.zeros(1, dtype=torch.float64)
-        longest = len(self.schedule.sigmas)
-        total, run = min(total, longest), min(run, max(int(longest * strength), 1))
         levels = self._levels(request, total)
         return levels[max(len(levels) - 1 - run, 0) :]
 
@@ -140,7 +138,12 @@ class Scheduler:
         assert request.steps is not None
         if request.init is None:
             return Steps(request.steps, request.steps)
-        return likeness(request).steps(request.steps, request.strength)
+        return self._within(likeness(request).steps(request.steps, request.strength), request.strength)
+
+    def _within(self, steps: Steps, strength: float) -> Steps:
+        """No schedule is longer than the training one."""
+        longest = len(self.schedule.sigmas)
+        return steps if steps.total <= longest else Steps(longest, min(steps.run, max(int(longest * strength), 1)))
 
     def first_scale(self, request: Request, sigma: float) -> float:
         """What the first unit noise is multiplied by: diffusers' `init_noise_sigma`, in sigma space, or the tool's."""

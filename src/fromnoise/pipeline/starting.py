@@ -15,11 +15,13 @@ from fromnoise.images.convert import to_tensor
 from fromnoise.pipeline.inpainting import RULES, Inpainting, open_picture
 from fromnoise.pipeline.scheduler import likeness
 from fromnoise.request import Request
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.philox import ComfyNoise, PhiloxNoise
 from fromnoise.runtime.seeds import PictureNoise, fresh_seed
 
 if TYPE_CHECKING:
+    from fromnoise.diffusion.samplers import Step
     from fromnoise.pipeline.drawing import Pipeline
     from fromnoise.pipeline.passes import Second
 
@@ -34,6 +36,10 @@ PARALLEL = 0.9995
 """From this mean cosine on two noises are blended straight, since the angle between them is lost in rounding."""
 
 
+COUNT_THEIR_OWN = ("dpm-adaptive", "restart")
+"""Samplers that take another number of steps than are asked for."""
+
+
 class Start(NamedTuple):
     """The first noisy latents x, the clean ones of the picture in them if there is one, and their unit noise.
 
@@ -43,6 +49,15 @@ class Start(NamedTuple):
     x: Tensor
     clean: Tensor | None
     noise: Tensor
+
+
+def require_going_on(request: Request, start: Step, x: Tensor, steps: int) -> None:
+    """UsageError for a Step of a drawing of another size, number of pictures or of more steps than the request has."""
+    if start.x.shape != x.shape:
+        shapes = f"latents of {tuple(start.x.shape)}, and the request has {tuple(x.shape)}"
+        raise UsageError(f"the step to go on from has {shapes}; give the request that it was made by")
+    if start.index > steps and request.sampler not in COUNT_THEIR_OWN:
+        raise UsageError(f"the step to go on from is number {start.index}, and the request has {steps}; ask for more")
 
 
 def singles(request: Request) -> list[Request]:

@@ -26,10 +26,21 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def pick_device(name: str | None = None) -> torch.device:
     """The named device, else CUDA, else Apple's MPS, else the CPU."""
     if name:
-        return torch.device(name)
+        return _named_device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _named_device(name: str) -> torch.device:
+    """UsageError for a device that torch doesn't know or has no driver for here."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).splitlines()[0]
+        raise UsageError(f"no device {name!r} here ({said}); choose cpu, or leave it out") from error
+    return device
 
 
 def channels_last(module: M) -> M:
@@ -44,7 +55,7 @@ def pick_dtype(name: str | None, device: torch.device, parameters: int) -> torch
     """
     if name in (None, "auto"):
         return torch.bfloat16 if parameters >= SMALL and has_bfloat16(device) else torch.float32
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise UsageError(f"no dtype {name!r}; choose one of auto, {', '.join(DTYPES)}")
     if name == "float16" and device.type == "cpu":
         raise UsageError("float16 is very slow on a CPU; choose bfloat16, its half precision, or float32")

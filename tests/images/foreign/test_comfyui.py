@@ -345,3 +345,30 @@ def test_no_sampler_is_said():
     found = read({"1": node("LoadImage", image="a.png")})
     assert "no" not in found.prompt
     assert "a sampler" in found.missing[0]
+
+
+def test_a_graph_that_goes_round_everywhere():
+    """Two samplers that name one another by all four of their parts: followed naively, 4^50 ways."""
+    parts = ("noise", "guider", "sampler", "sigmas")
+    nodes = {
+        "1": node("SamplerCustomAdvanced", steps=5, **{each: ["2", 0] for each in parts}),
+        "2": node("SamplerCustomAdvanced", noise_seed=7, **{each: ["1", 0] for each in parts}),
+        "3": node("SaveImage", images=["1", 0]),
+    }
+    request = read(nodes).request
+    assert request is not None
+    assert (request.steps, request.seed) == (5, 7)
+
+
+def test_words_joined_to_themselves_again_and_again():
+    """Forty times the same text twice: 2^40 texts, were each followed."""
+    joined = {
+        str(number): node(
+            "ConditioningCombine", conditioning_1=[str(number + 1), 0], conditioning_2=[str(number + 1), 0]
+        )
+        for number in range(100, 140)
+    }
+    ends = {"140": node("CLIPTextEncode", text="a wolf", clip=["4", 1]), "3": sampler(positive=["100", 0])}
+    found = read({**default(), **joined, **ends})
+    assert found.prompt.startswith("a wolf AND a wolf AND ")
+    assert "prompt" in found.unread  # far longer than a prompt may be

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fromnoise.diffusion.denoiser import Denoiser
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
 
 
@@ -50,28 +52,47 @@ class Step:
     guidance: tuple[Tensor, ...] = ()
     reused: tuple[Tensor, ...] = ()
 
-    def save(self, path: Path) -> None:
-        """Write as safetensors."""
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors; a file that is there is replaced."""
         tensors = {"noisy": self.noisy, "denoised": self.denoised, "x": self.x}
         for name in _MEMORIES:
             tensors |= {f"{name}.{index}": each for index, each in enumerate(getattr(self, name))}
         if self.noise_state is not None:
             tensors["noise_state"] = self.noise_state
         place = torch.tensor([self.index, self.sigma], dtype=torch.float64)
-        with atomic_write(path, overwrite=True) as temporary:
-            save_file({**{key: each.clone() for key, each in tensors.items()}, "place": place}, temporary)
+        laid_out = {_CHANNELS_LAST: " ".join(key for key, each in tensors.items() if not each.is_contiguous())}
+        tensors = {key: each.clone(memory_format=torch.contiguous_format) for key, each in tensors.items()}
+        with atomic_write(Path(path), overwrite=True) as temporary:
+            save_file({**tensors, "place": place}, temporary, metadata=laid_out)
 
     @classmethod
-    def read(cls, path: Path) -> Step:
-        """The step that `save` wrote."""
-        tensors: dict[str, Any] = load_file(path)
-        index, sigma = tensors.pop("place").tolist()
-        memories: dict[str, Any] = {name: _taken(tensors, name) for name in _MEMORIES}
-        return cls(index=int(index), sigma=sigma, **memories, **tensors)
+    def read(cls, path: str | Path) -> Step:
+        """The step that `save` wrote; UsageError when the file holds none."""
+        try:
+            tensors: dict[str, Any] = _read_tensors(path)
+            index, sigma = tensors.pop("place").tolist()
+            memories: dict[str, Any] = {name: _taken(tensors, name) for name in _MEMORIES}
+            return cls(index=int(index), sigma=sigma, **memories, **tensors)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise UsageError(f"{path} holds no step that Step.save wrote: {error}") from error
 
 
 _MEMORIES = ("history", "guidance", "reused")
 """The fields of a Step that hold several tensors."""
+
+
+_CHANNELS_LAST = "channels_last"
+"""Under this a file names the tensors that lie in memory so: going on is bit-exact only from the same layout."""
+
+
+def _read_tensors(path: str | Path) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        others = (file.metadata() or {}).get(_CHANNELS_LAST, "").split()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return {
+        key: each.contiguous(memory_format=torch.channels_last) if key in others else each
+        for key, each in tensors.items()
+    }
 
 
 def _taken(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, ...]:

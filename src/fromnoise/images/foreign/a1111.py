@@ -82,7 +82,7 @@ BEGUN: Mapping[str, str] = MappingProxyType(
 HASHES: Mapping[str, str] = MappingProxyType({"Lora hashes": "lora", "TI hashes": "embedding"})
 MASKS = re.compile(r"Mask .*|Masked .*|Inpaint area|Conditional mask weight")
 
-_LORA = re.compile(r"<(?:lora|lyco):([^:>]+):?([^:>]*)[^>]*>")
+_LORA = re.compile(r"<(?:lora|lyco):([^:<>]{1,200}):?([^:<>]{0,200})[^<>]{0,200}>")
 
 
 def read_parameters(found: Parameters) -> Settings:

@@ -16,6 +16,7 @@ from fromnoise.images.foreign.names import (
     COMFYUI_SCHEDULES,
 )
 from fromnoise.images.settings import Settings
+from fromnoise.runtime.checks import LONGEST_TEXT
 
 TOOL = "ComfyUI"
 
@@ -97,12 +98,17 @@ def _ends(graph: Graph) -> list[list[Node]]:
     return []
 
 
-def _merged(graph: Graph, node: Node, depth: int = 0) -> dict[str, Any]:
+def _merged(graph: Graph, sampler: Node) -> dict[str, Any]:
     """A sampler's inputs with those of the nodes that are its parts; numbers are followed to where they are said."""
     found: dict[str, Any] = {}
-    for key in PARTS:
-        if is_link(node.inputs.get(key)) and depth < DEEPEST:
-            found |= _merged(graph, graph.node(node.inputs[key]), depth + 1)
+    for node in reversed(list(graph.upstream(sampler, PARTS))):
+        found |= _own(graph, node)
+    return found
+
+
+def _own(graph: Graph, node: Node) -> dict[str, Any]:
+    """What one of these nodes says."""
+    found: dict[str, Any] = {}
     if node.kind in COMFYUI_SAMPLER_NODES:
         found["sampler_name"] = COMFYUI_SAMPLER_NODES[node.kind]
     if node.kind in COMFYUI_SCHEDULE_NODES:
@@ -135,7 +141,7 @@ def _said(draft: Draft, said: Mapping[str, Any]) -> None:
 
 
 def _words(draft: Draft, graph: Graph, said: Mapping[str, Any]) -> None:
-    sides = [_text(draft, graph, said.get(side), side) for side in ("positive", "negative")]
+    sides = [_Wording(draft, graph, side).text(said.get(side)) for side in ("positive", "negative")]
     draft.words(*sides, escape=_escaped)
     if not draft.prompt and "ConditioningZeroOut" not in draft.unread:
         draft.unread["positive"] = "no words found on the way to it"
@@ -148,31 +154,43 @@ def _escaped(text: str) -> str:
     return re.sub(r"(?<!\\)([\[\]])", r"\\\1", text)
 
 
-def _text(draft: Draft, graph: Graph, value: Any, side: str, depth: int = 0) -> str:
-    """The words at a link's end."""
-    if not is_link(value):
-        return value if isinstance(value, str) else ""
-    node = graph.node(value)
-    if node.kind == "ConditioningZeroOut" or depth > DEEPEST:
-        draft.unread["ConditioningZeroOut"] = f"the {side} prompt is nothing at all, not even an empty one"
-        return ""
-    if node.kind in JOINED:
-        return _joined(draft, graph, node, side, depth)
-    if re.search("ControlNet|IPAdapter|GLIGEN|StyleModel|unCLIP", node.kind):
-        draft.need(f"what {short(node.kind)} is given")
-    elif re.search("SetArea|SetMask|SetTimestep", node.kind):
-        draft.unread[short(node.kind)] = "words for a part of the picture or of the steps"
-    key = next((key for key in (*TEXTS, side) if key in node.inputs), None)
-    return "" if key is None else _text(draft, graph, node.inputs[key], side, depth + 1)
+class _Wording:
+    """The words that flow into one side of a sampler; each node on the way is read once."""
 
+    def __init__(self, draft: Draft, graph: Graph, side: str) -> None:
+        self.draft, self.graph, self.side = draft, graph, side
+        self.known: dict[int, str] = {}
 
-def _joined(draft: Draft, graph: Graph, node: Node, side: str, depth: int) -> str:
-    first, second, between = JOINED[node.kind]
-    texts = [_text(draft, graph, node.inputs.get(key), side, depth + 1) for key in (first, second)]
-    if node.kind == "StringConcatenate":
-        return clean(graph.value(node.inputs.get("delimiter")) or "").join(texts)
-    draft.unread[node.kind] = f"two prompts, read with{between}between them"
-    return between.join(text for text in texts if text)
+    def text(self, value: Any, depth: int = 0) -> str:
+        """The words at a link's end, no more of them than a prompt may have."""
+        if not is_link(value):
+            return value if isinstance(value, str) else ""
+        node = self.graph.node(value)
+        if id(node) not in self.known:
+            self.known[id(node)] = self._read(node, depth)[: LONGEST_TEXT + 1]
+        return self.known[id(node)]
+
+    def _read(self, node: Node, depth: int) -> str:
+        draft = self.draft
+        if node.kind == "ConditioningZeroOut" or depth > DEEPEST:
+            draft.unread["ConditioningZeroOut"] = f"the {self.side} prompt is nothing at all, not even an empty one"
+            return ""
+        if node.kind in JOINED:
+            return self._joined(node, depth)
+        if re.search("ControlNet|IPAdapter|GLIGEN|StyleModel|unCLIP", node.kind):
+            draft.need(f"what {short(node.kind)} is given")
+        elif re.search("SetArea|SetMask|SetTimestep", node.kind):
+            draft.unread[short(node.kind)] = "words for a part of the picture or of the steps"
+        key = next((key for key in (*TEXTS, self.side) if key in node.inputs), None)
+        return "" if key is None else self.text(node.inputs[key], depth + 1)
+
+    def _joined(self, node: Node, depth: int) -> str:
+        first, second, between = JOINED[node.kind]
+        texts = [self.text(node.inputs.get(key), depth + 1) for key in (first, second)]
+        if node.kind == "StringConcatenate":
+            return clean(self.graph.value(node.inputs.get("delimiter")) or "").join(texts)
+        self.draft.unread[node.kind] = f"two prompts, read with{between}between them"
+        return between.join(text for text in texts if text)
 
 
 MODEL_NODES: Mapping[str, tuple[str, str]] = MappingProxyType(

@@ -9,6 +9,7 @@ from typing import Any
 
 from fromnoise.images.opening import read_picture
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.streams import is_terminal
 
 SAVED, SEVERAL = "state.json", "dataset_dict.json"
 """What `save_to_disk` leaves in the folder of one split, and in the folder of several."""
@@ -61,7 +62,7 @@ def _library() -> Any:
         raise UsageError(
             "a dataset of Hugging Face's is read by their library: pip install 'fromnoise[datasets]'"
         ) from missing
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         datasets.disable_progress_bars()
     return datasets
 
