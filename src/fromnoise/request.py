@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from fromnoise.runtime import checks
 from fromnoise.runtime.errors import UsageError
@@ -401,11 +401,12 @@ def _bytes(text: str) -> bytes:
 def _list(values: Any) -> tuple[Any, ...]:
     if not isinstance(values, list):
         raise TypeError(f"a list was expected, not {values!r}")
-    return tuple(values)
+    return tuple(cast("list[Any]", values))
 
 
 def _controls(values: Sequence[Mapping[str, Any]]) -> tuple[Control, ...]:
-    return tuple(Control(**{**value, "picture": _bytes(value["picture"])}) for value in values)
+    said: list[dict[str, Any]] = [{**value, "picture": _bytes(value["picture"])} for value in values]
+    return tuple(Control(**each) for each in said)
 
 
 def _loras(values: Sequence[Mapping[str, Any]]) -> tuple[Lora, ...]:

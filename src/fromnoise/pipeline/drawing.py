@@ -280,7 +280,7 @@ class Pipeline:
     def decode(self, latents: Tensor, tile: str | None = None) -> list[Image.Image]:
         """Latents (B, C, h, w) as pictures, small ones in float32 several at a time; `tile` as in a Request."""
         several = self.engines.decodes(latents[0, 0].numel() * self.multiple**2)
-        return to_images(torch.cat([self.pixels(each, tile) for each in latents.split(several)]))
+        return to_images(torch.cat([self.pixels(each, tile) for each in torch.split(latents, several)]))
 
     @torch.inference_mode()
     def pixels(self, latents: Tensor, tile: str | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from fromnoise.runtime.errors import UsageError
 
@@ -14,7 +14,7 @@ LONGEST_TEXT = 8000
 def plain(value: Any) -> Any:
     """numpy's and torch's single numbers as Python's own, and lists as tuples; anything else as it is."""
     if isinstance(value, list | tuple):
-        return tuple(map(plain, value))
+        return tuple(map(plain, cast("list[Any]", value)))
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
@@ -45,7 +45,7 @@ def number(name: str, value: Any, low: float, high: float, kind: type = float) -
 
 def numbers(name: str, values: Any, count: int) -> None:
     """So many values, of which it isn't said yet what they may be."""
-    if not isinstance(values, tuple) or len(values) != count:
+    if not isinstance(values, tuple) or len(cast("tuple[Any, ...]", values)) != count:
         raise UsageError(f"{name} must be {count} numbers, not {values!r}")
 
 
@@ -64,10 +64,10 @@ def of_kind(name: str, value: object, kind: type, words: str) -> None:
         raise UsageError(f"{name} must be {words}, not {_short(value)}")
 
 
-def all_of_kind(name: str, values: object, kind: type, words: str) -> None:
+def all_of_kind(name: str, values: Any, kind: type, words: str) -> None:
     """A list of such objects."""
-    if not isinstance(values, tuple) or not all(isinstance(each, kind) for each in values):
-        raise UsageError(f"{name} must be a list of {words}, not {_short(values)}")
+    if not isinstance(values, tuple) or not all(isinstance(each, kind) for each in cast("tuple[Any, ...]", values)):
+        raise UsageError(f"{name} must be a list of {words}, not {_short(cast('object', values))}")
 
 
 def _short(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from fromnoise.diffusion.denoiser import Denoiser
@@ -86,9 +86,11 @@ _CHANNELS_LAST = "channels_last"
 
 
 def _read_tensors(path: str | Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        others = (file.metadata() or {}).get(_CHANNELS_LAST, "").split()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    opened: Any = safe_open(path, "pt")
+    with opened as file:
+        laid_out: dict[str, str] = file.metadata() or {}
+        others = laid_out.get(_CHANNELS_LAST, "").split()
+        tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     return {
         key: each.contiguous(memory_format=torch.channels_last) if key in others else each
         for key, each in tensors.items()
@@ -121,7 +123,7 @@ def memory(x: Tensor, start: Step | None) -> tuple[Tensor, ...]:
 
 def remaining(sigmas: Tensor, start: Step | None) -> Iterator[tuple[int, float, float]]:
     """Index, level and next level of the steps that are left."""
-    levels = sigmas.tolist()
+    levels = [float(each) for each in sigmas]
     for index in range(0 if start is None else start.index, len(levels) - 1):
         yield index, levels[index], levels[index + 1]
 
