@@ -64,7 +64,8 @@ def test_dataset(run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
     with caplog.at_level("INFO", "fromnoise"):
         result = run("dataset", "pictures")
     assert (result.code, result.paths) == (0, [Path("pictures")])
-    assert "5 pictures; skipped: x" in caplog.text
+    assert "5 pictures" in caplog.text
+    assert "warning: the dataset lacks x: what is trained on it can't be compared" in result.stderr
 
 
 def test_evaluate(run: Run, monkeypatch: pytest.MonkeyPatch):

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from fromnoise.data import building, fetching, load_dataset, rendering
+from fromnoise.data import building, fetching, load_dataset, rendering, splits
 from fromnoise.data.building import build_dataset, reserved_words
 from fromnoise.data.captions import fold_plural, words
+from fromnoise.data.splits import Settled
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
 
@@ -145,6 +146,21 @@ def test_metadata_that_names_files_outside_removes_none(tmp_path, cache, picture
     metadata.write_text(metadata.read_text().replace("pictures/noto/bat.png", "pictures/../../me.png"))
     build(tmp_path / "data", cache, picture_sets)
     assert mine.exists()
+
+
+def test_a_missing_set_moves_no_picture_to_the_other_side_of_a_split(tmp_path, cache, picture_sets, monkeypatch):
+    known = {"1f34e": Settled(("noto+twemoji",), "noto-v1"), "1f987": Settled((), "noto"), "1f558": Settled((), None)}
+    monkeypatch.setattr(splits, "settled", lambda: known)
+    built = [
+        {each.id: (each.split, each.judge_fold, each.drawing_group) for each in load_dataset(folder).pictures}
+        for count, folder in enumerate((tmp_path / "all", tmp_path / "few"))
+        if build(folder, cache, picture_sets[count:])
+    ]
+    assert len(built[0]) == 15
+    assert len(built[1]) == 12
+    assert built[1].items() < built[0].items()
+    assert built[1]["noto-v1/red-apple"][0] == "held_out"
+    assert built[1]["twemoji/red-apple"][2] == "noto+twemoji"
 
 
 def test_without_a_renderer_nothing_is_fetched(tmp_path, cache, picture_sets, monkeypatch):

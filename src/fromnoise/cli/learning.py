@@ -15,7 +15,7 @@ import typer
 from fromnoise.cli.console import progress, training_progress
 from fromnoise.cli.options import OverwriteFlag
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.log import note
+from fromnoise.runtime.log import note, warn
 from fromnoise.runtime.paths import JUDGE
 
 DatasetFlag = Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")]
@@ -40,7 +40,8 @@ def dataset(
 ) -> None:
     """Fetch the permissive picture sets, render and caption them, and write one dataset folder.
 
-    Sources are pinned by version and hash; one that can't be fetched is skipped, and the manifest says so.
+    Sources are pinned by version and hash; one that can't be fetched is skipped, and the manifest says so. FOLDER is
+    new, empty, or a dataset that is built again.
 
     For example:
 
@@ -50,10 +51,14 @@ def dataset(
     """
     from fromnoise.data import build_dataset
 
-    with progress("rendering") as show:
+    with progress("building") as show:
         manifest = build_dataset(folder, progress=show)
-    skipped = [each.style for each in manifest.sources if each.skipped]
-    note(f"{sum(each.pictures for each in manifest.sources)} pictures; {_listed('skipped', skipped)}")
+    note(f"{sum(each.pictures for each in manifest.sources)} pictures")
+    if skipped := [each.style for each in manifest.sources if each.skipped]:
+        warn(
+            f"the dataset lacks {', '.join(skipped)}: what is trained on it can't be compared with figures of a whole "
+            "one; build it again to complete it"
+        )
     print(folder)
 
 
@@ -94,10 +99,6 @@ def _command(part: Part) -> Callable[..., None]:
 
 PARTS: Mapping[str, Callable[..., None]] = MappingProxyType({part.value: _command(part) for part in Part})
 """The commands that train each part from scratch."""
-
-
-def _listed(what: str, names: list[str]) -> str:
-    return f"{what}: {', '.join(names)}" if names else f"nothing {what}"
 
 
 def evaluate(

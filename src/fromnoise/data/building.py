@@ -31,7 +31,7 @@ from fromnoise.data.records import (
 )
 from fromnoise.data.rendering import SIDE, Progress, Rendered, render_all, require_renderer
 from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS, PictureSet
-from fromnoise.data.splits import Held, held_out, judge_fold
+from fromnoise.data.splits import Held, held_out, judge_fold, whole_group
 from fromnoise.data.vocabulary import read_emojilib, vocabularies
 from fromnoise.data.wordnet import WordNet, read_wordnet
 from fromnoise.runtime.errors import FromnoiseError
@@ -162,7 +162,8 @@ def _groups(rendered: Iterable[Rendered], sets: Mapping[str, PictureSet]) -> dic
     """The drawing group of each of a concept's pictures, by file name."""
     pictures = {each.file_name: each for each in rendered}
     families = {name: sets[each.drawing.style].family for name, each in pictures.items()}
-    return drawing_groups(families, {name: each.signature for name, each in pictures.items()})
+    groups = drawing_groups(families, {name: each.signature for name, each in pictures.items()})
+    return {name: whole_group(pictures[name].drawing.concept, group) for name, group in groups.items()}
 
 
 def _held(
