@@ -90,6 +90,12 @@ def test_evaluate(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert saved[0][0].parent == Path("outputs")
     assert saved[1] == (Path("b"), True)
     assert run("evaluate", "--pictures", 0).code == 2
+    Path("c").mkdir()
+    Path("c/report.txt").touch()
+    assert is_one_line(run("evaluate", "-o", "c"), 2, "c/report.txt exists")
+    assert is_one_line(run("evaluate", "--dataset", "pictures"), 2, "--dataset goes with a --judge of your own")
+    assert is_one_line(run("evaluate", "--judge", "nowhere"), 1, "no judge in nowhere")
+    assert len(asked) == 2
     prepared: list[tuple[Path, Path]] = []
     monkeypatch.setattr(fromnoise.evaluation, "prepare", lambda *folders: prepared.append(folders))
     assert run("evaluate", "--judge", "mine", "--dataset", "pictures").code == 0

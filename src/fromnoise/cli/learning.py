@@ -116,7 +116,10 @@ def evaluate(
             "--judge", metavar="FOLDER", help="Made by fromnoise train judge.", show_default="the shipped one"
         ),
     ] = None,
-    data: DatasetFlag = Path("dataset"),
+    data: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="FOLDER", help="What that judge learnt from.", show_default="dataset"),
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Draw in a few steps without guidance.")] = False,
     output: Annotated[
         Path | None,
@@ -132,7 +135,7 @@ def evaluate(
 ) -> None:
     """Judge a model: concept and style accuracy, distances to real pictures, a sheet. Works offline.
 
-    A judge of your own reads the dataset once, the first time it is used.
+    A judge of your own reads its dataset once, the first time it is used, and again when --dataset names another.
 
     For example:
 
@@ -143,13 +146,16 @@ def evaluate(
     ```
     """
     from fromnoise.evaluation import evaluate as judged
-    from fromnoise.evaluation import is_prepared, prepare
+    from fromnoise.evaluation import is_prepared, prepare, require_room
 
-    if judge is not None and not is_prepared(judge):
+    if judge is None and data is not None:
+        raise UsageError("the shipped judge knows its real pictures; --dataset goes with a --judge of your own")
+    output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
+    require_room(output, overwrite=overwrite)
+    if judge is not None and not is_prepared(judge, data):
         note("the judge reads the dataset's real pictures")
-        prepare(data, judge)
+        prepare(data or Path("dataset"), judge)
     with progress("drawing for the judge") as show:
         report = judged(model, pictures=pictures, fast=fast, judge=judge or JUDGE, show=show)
     print(report.to_json() if as_json else report.to_text(), end="")
-    output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
     note(f"written: {', '.join(map(str, report.save(output, overwrite=overwrite)))}")
