@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -60,14 +61,14 @@ def record(number: int, label: str, style: str, png: bytes) -> Picture:
     )
 
 
-def write_dataset(folder: Path) -> Dataset:
+def write_dataset(folder: Path, labels: Collection[str] = COLOURS.keys()) -> Dataset:
     """Write the folder and read it."""
     pictures = []
-    for number, label in enumerate(COLOURS):
+    for label in labels:
         for style in STYLES:
             buffer = io.BytesIO()
             draw(label, style).save(buffer, "PNG")
-            pictures.append(record(number, label, style, buffer.getvalue()))
+            pictures.append(record(list(COLOURS).index(label), label, style, buffer.getvalue()))
             path = folder / pictures[-1].file_name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(buffer.getvalue())
@@ -77,11 +78,11 @@ def write_dataset(folder: Path) -> Dataset:
     manifest = Manifest(
         format=FORMAT,
         side=SIDE,
-        concepts=len(COLOURS),
+        concepts=len(labels),
         pictures=len(pictures),
         splits={},
         judge_folds={},
-        styles=dict.fromkeys(STYLES, len(COLOURS)),
+        styles=dict.fromkeys(STYLES, len(labels)),
         sources=(),
         metadata_sha256=hashlib.sha256(metadata.encode()).hexdigest(),
     )

@@ -64,7 +64,8 @@ def test_dataset(run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCa
     with caplog.at_level("INFO", "fromnoise"):
         result = run("dataset", "pictures")
     assert (result.code, result.paths) == (0, [Path("pictures")])
-    assert "5 pictures; skipped: x" in caplog.text
+    assert "5 pictures" in caplog.text
+    assert "warning: the dataset lacks x: what is trained on it can't be compared" in result.stderr
 
 
 def test_evaluate(run: Run, monkeypatch: pytest.MonkeyPatch):
@@ -89,6 +90,12 @@ def test_evaluate(run: Run, monkeypatch: pytest.MonkeyPatch):
     assert saved[0][0].parent == Path("outputs")
     assert saved[1] == (Path("b"), True)
     assert run("evaluate", "--pictures", 0).code == 2
+    Path("c").mkdir()
+    Path("c/report.txt").touch()
+    assert is_one_line(run("evaluate", "-o", "c"), 2, "c/report.txt exists")
+    assert is_one_line(run("evaluate", "--dataset", "pictures"), 2, "--dataset goes with a --judge of your own")
+    assert is_one_line(run("evaluate", "--judge", "nowhere"), 1, "no judge in nowhere")
+    assert len(asked) == 2
     prepared: list[tuple[Path, Path]] = []
     monkeypatch.setattr(fromnoise.evaluation, "prepare", lambda *folders: prepared.append(folders))
     assert run("evaluate", "--judge", "mine", "--dataset", "pictures").code == 0

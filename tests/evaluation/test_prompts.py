@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import torch
+
 from fromnoise.data import Dataset
-from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, pair, pairs, reworded, sample
+from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, pair, pairs, reworded, sample
+from fromnoise.runtime.seeds import generator
 
 
 def test_pairs_are_asked_for_in_the_words_of_captions() -> None:
@@ -27,3 +30,13 @@ def test_a_sample_is_drawn_by_seed_and_holds_none_twice() -> None:
     assert len(set(some)) == 50
     assert some == sample(asked, 50, seed=1) != sample(asked, 50, seed=2)
     assert sample(asked, None, 0) == sample(asked, 999, 0) == asked
+
+
+def test_a_prompt_that_two_real_pictures_have_is_sampled_once_and_moves_no_other() -> None:
+    asked = [pair(f"{n:x}", f"thing {n}", "noto", TRAINED) for n in range(40)]
+    order = torch.randperm(40, generator=generator("prompts", 3)).tolist()
+    assert sample(asked, 10, seed=3) == [asked[n] for n in sorted(order[:10])]
+    asked[order[1]] = asked[order[0]]
+    assert set(sample(asked, 10, seed=3)) == {asked[n] for n in (order[0], *order[2:11])}
+    assert len(sample(asked, 10, seed=3)) == 10
+    assert len(sample(asked, None, 0)) == 39

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fromnoise.data.sources import PICTURE_SETS
+from fromnoise.data.splits import judge_fold, settled, whole_group
 from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, reworded
 from fromnoise.evaluation.reference import is_prepared, load_reference
@@ -32,3 +34,13 @@ def test_it_knows_what_is_asked_for_and_recognises_the_held_out_pictures_that_sh
     )
     assert float(found.top5.float().mean()) > 0.8
     assert float(found.style.float().mean()) > 0.7
+
+
+def test_the_settled_split_is_the_one_that_it_was_made_by() -> None:
+    reference, known = load_reference(), settled()
+    families = {each.style: each.family for each in PICTURE_SETS}
+    assert {each.concept for each in reference.prompts} == set(known)
+    for each, unseen in zip(reference.prompts, reference.unseen.tolist(), strict=True):
+        group = whole_group(each.concept, families[each.style or ""])
+        assert (each.kind == HELD_OUT) == (known[each.concept].held == group)
+        assert unseen == (judge_fold(each.concept, group) == "test")

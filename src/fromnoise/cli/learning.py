@@ -15,7 +15,7 @@ import typer
 from fromnoise.cli.console import progress, training_progress
 from fromnoise.cli.options import OverwriteFlag
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.log import note
+from fromnoise.runtime.log import note, warn
 from fromnoise.runtime.paths import JUDGE
 
 DatasetFlag = Annotated[Path, typer.Option("--dataset", metavar="FOLDER", help="Made by fromnoise dataset.")]
@@ -40,7 +40,8 @@ def dataset(
 ) -> None:
     """Fetch the permissive picture sets, render and caption them, and write one dataset folder.
 
-    Sources are pinned by version and hash; one that can't be fetched is skipped, and the manifest says so.
+    Sources are pinned by version and hash; one that can't be fetched is skipped, and the manifest says so. FOLDER is
+    new, empty, or a dataset that is built again.
 
     For example:
 
@@ -50,10 +51,14 @@ def dataset(
     """
     from fromnoise.data import build_dataset
 
-    with progress("rendering") as show:
+    with progress("building") as show:
         manifest = build_dataset(folder, progress=show)
-    skipped = [each.style for each in manifest.sources if each.skipped]
-    note(f"{sum(each.pictures for each in manifest.sources)} pictures; {_listed('skipped', skipped)}")
+    note(f"{sum(each.pictures for each in manifest.sources)} pictures")
+    if skipped := [each.style for each in manifest.sources if each.skipped]:
+        warn(
+            f"the dataset lacks {', '.join(skipped)}: what is trained on it can't be compared with figures of a whole "
+            "one; build it again to complete it"
+        )
     print(folder)
 
 
@@ -96,10 +101,6 @@ PARTS: Mapping[str, Callable[..., None]] = MappingProxyType({part.value: _comman
 """The commands that train each part from scratch."""
 
 
-def _listed(what: str, names: list[str]) -> str:
-    return f"{what}: {', '.join(names)}" if names else f"nothing {what}"
-
-
 def evaluate(
     model: Annotated[
         Path | None, typer.Argument(metavar="[MODEL]", help="A model folder.", show_default="the embedded model")
@@ -115,7 +116,10 @@ def evaluate(
             "--judge", metavar="FOLDER", help="Made by fromnoise train judge.", show_default="the shipped one"
         ),
     ] = None,
-    data: DatasetFlag = Path("dataset"),
+    data: Annotated[
+        Path | None,
+        typer.Option("--dataset", metavar="FOLDER", help="What that judge learnt from.", show_default="dataset"),
+    ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="Draw in a few steps without guidance.")] = False,
     output: Annotated[
         Path | None,
@@ -131,7 +135,7 @@ def evaluate(
 ) -> None:
     """Judge a model: concept and style accuracy, distances to real pictures, a sheet. Works offline.
 
-    A judge of your own reads the dataset once, the first time it is used.
+    A judge of your own reads its dataset once, the first time it is used, and again when --dataset names another.
 
     For example:
 
@@ -142,13 +146,16 @@ def evaluate(
     ```
     """
     from fromnoise.evaluation import evaluate as judged
-    from fromnoise.evaluation import is_prepared, prepare
+    from fromnoise.evaluation import is_prepared, prepare, require_room
 
-    if judge is not None and not is_prepared(judge):
+    if judge is None and data is not None:
+        raise UsageError("the shipped judge knows its real pictures; --dataset goes with a --judge of your own")
+    output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
+    require_room(output, overwrite=overwrite)
+    if judge is not None and not is_prepared(judge, data):
         note("the judge reads the dataset's real pictures")
-        prepare(data, judge)
+        prepare(data or Path("dataset"), judge)
     with progress("drawing for the judge") as show:
         report = judged(model, pictures=pictures, fast=fast, judge=judge or JUDGE, show=show)
     print(report.to_json() if as_json else report.to_text(), end="")
-    output = Path(f"outputs/evaluation-{datetime.now():%Y-%m-%d-%H%M%S}") if output is None else output
     note(f"written: {', '.join(map(str, report.save(output, overwrite=overwrite)))}")

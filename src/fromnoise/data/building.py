@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from fromnoise.data.captions import Vocabulary, captions, fold_plural
 from fromnoise.data.codepoints import slug
 from fromnoise.data.concepts import Concept, Emojibase, cluster, read_emojibase
 from fromnoise.data.drawings import Drawing, read_drawings
-from fromnoise.data.fetching import fetch
+from fromnoise.data.fetching import UnreachableError, cached, fetch
 from fromnoise.data.flips import may_flip
 from fromnoise.data.likeness import drawing_groups
+from fromnoise.data.ownership import begin, end, require_ours, tidy
 from fromnoise.data.records import (
     FORMAT,
     MANIFEST,
@@ -29,14 +29,14 @@ from fromnoise.data.records import (
     Word,
     to_lines,
 )
-from fromnoise.data.rendering import SIDE, Progress, Rendered, render_all
-from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS, Package, PictureSet
-from fromnoise.data.splits import Held, held_out, judge_fold
+from fromnoise.data.rendering import SIDE, Progress, Rendered, render_all, require_renderer
+from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS, PictureSet
+from fromnoise.data.splits import Held, held_out, judge_fold, whole_group
 from fromnoise.data.vocabulary import read_emojilib, vocabularies
 from fromnoise.data.wordnet import WordNet, read_wordnet
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.log import warn
-from fromnoise.runtime.paths import atomic_write, cache_dir
+from fromnoise.runtime.paths import atomic_write, cache_dir, require_writable
 
 __all__ = ["FEWEST_CAPTIONS", "FEWEST_STYLES", "build_dataset", "reserved_words"]
 
@@ -67,18 +67,26 @@ def build_dataset(
     """Build the dataset in `folder`, made if need be, and return its manifest; the same sources give the same bytes.
 
     Archives are kept in `cache` (the user's cache folder when None). `progress` is told how many pictures are
-    rendered. A picture set that can't be fetched is skipped, and the manifest says why. With `workers` of more than
-    one, pictures are rendered in fresh processes, so a script needs the usual `if __name__ == "__main__"`.
-    Raises FromnoiseError when a word list or every picture set is missing.
+    rendered. A picture set that can't be fetched is skipped, and the manifest says why. A build that was broken off
+    may be started again. With `workers` of more than one, pictures are rendered in fresh processes, so a script needs
+    the usual `if __name__ == "__main__"`. Raises UsageError for a folder with files that are no dataset, or without a
+    renderer, and FromnoiseError when a word list or every picture set is missing.
     """
+    require_ours(folder)
+    require_writable(folder / MANIFEST)
+    require_renderer()
     cache = cache_dir() / "sources" if cache is None else cache
     words = _read_words(cache)
     drawings, skipped = _collect(picture_sets, cache, words.emojibase)
     drawings = _drawn_often(drawings)
-    rendered = render_all(folder, drawings, _file_names(drawings, words.emojibase.concepts), progress, workers)
+    names = _file_names(drawings, words.emojibase.concepts)
+    begin(folder, names)
+    rendered = render_all(folder, drawings, names, progress, workers)
     pictures = _describe(rendered, words, {each.style: each for each in picture_sets})
-    _remove_strangers(folder, pictures)
-    return _write(folder, pictures, words.wordnet, picture_sets, skipped)
+    tidy(folder, [each.file_name for each in pictures])
+    manifest = _write(folder, pictures, words.wordnet, picture_sets, skipped)
+    end(folder)
+    return manifest
 
 
 def reserved_words() -> frozenset[str]:
@@ -100,14 +108,19 @@ def _collect(
     """The drawings of all sets that can be had, and by style why the others can't."""
     drawings: list[Drawing] = []
     skipped: dict[str, str] = {}
+    offline: UnreachableError | None = None
     for each in picture_sets:
         try:
+            if offline and cached(each.package, cache) is None:
+                raise offline
             drawings += read_drawings(each, fetch(each.package, cache), emojibase)
         except FromnoiseError as error:
-            warn(f"{each.style} is left out: {error}")
+            offline = error if isinstance(error, UnreachableError) else offline
             skipped[each.style] = str(error)
     if not drawings:
         raise FromnoiseError(f"no picture set could be fetched: {next(iter(skipped.values()), 'none was asked for')}")
+    for reason in dict.fromkeys(skipped.values()):
+        warn(f"left out: {', '.join(style for style, why in skipped.items() if why == reason)} ({reason})")
     return drawings, skipped
 
 
@@ -149,7 +162,8 @@ def _groups(rendered: Iterable[Rendered], sets: Mapping[str, PictureSet]) -> dic
     """The drawing group of each of a concept's pictures, by file name."""
     pictures = {each.file_name: each for each in rendered}
     families = {name: sets[each.drawing.style].family for name, each in pictures.items()}
-    return drawing_groups(families, {name: each.signature for name, each in pictures.items()})
+    groups = drawing_groups(families, {name: each.signature for name, each in pictures.items()})
+    return {name: whole_group(pictures[name].drawing.concept, group) for name, group in groups.items()}
 
 
 def _held(
@@ -196,14 +210,6 @@ def _picture(
     )
 
 
-def _remove_strangers(folder: Path, pictures: Iterable[Picture]) -> None:
-    """Remove pictures of an earlier build that this one has no record of."""
-    wanted = {folder / each.file_name for each in pictures}
-    for path in (folder / PICTURES).rglob("*.png"):
-        if path not in wanted:
-            path.unlink()
-
-
 def _write(
     folder: Path,
     pictures: Sequence[Picture],
@@ -241,14 +247,10 @@ def _reports(
 ) -> Iterator[SourceReport]:
     for each in picture_sets:
         yield SourceReport(
-            **_identity(each.package),
+            **asdict(each.package),
             attribution=each.attribution,
             style=each.style,
             pictures=styles.get(each.style, 0),
             skipped=skipped.get(each.style, ""),
         )
-    yield from (SourceReport(**_identity(each)) for each in WORD_LISTS.values())
-
-
-def _identity(package: Package) -> dict[str, Any]:
-    return {name: value for name, value in asdict(package).items() if name != "client"}
+    yield from (SourceReport(**asdict(each)) for each in WORD_LISTS.values())

@@ -1,4 +1,8 @@
-"""Which drawings of different sets are nearly the same drawing: they must fall on the same side of a split."""
+"""Which sets' drawings of one concept are nearly the same drawing: they must fall on the same side of a split.
+
+Drawings of two concepts may be as near (docs/evaluation.md says how many): the shipped weights were made without a look
+at those.
+"""
 
 from __future__ import annotations
 

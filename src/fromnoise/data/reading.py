@@ -13,14 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fromnoise.data.records import MANIFEST, METADATA, WORDS, Manifest, Picture, Word, from_json
+from fromnoise.data.records import MANIFEST, METADATA, PIXELS, PIXELS_HASH, WORDS, Manifest, Picture, Word, from_json
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import atomic_write
 
 __all__ = ["Dataset", "load_dataset"]
-
-_PIXELS = "pixels.npy"
-_PIXELS_HASH = "pixels.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Dataset:
 
         The file is made the first time, and again whenever its hash or the pictures' have changed.
         """
-        path = self.folder / _PIXELS
+        path = self.folder / PIXELS
         if not self._pixels_are_good(path):
             self._write_pixels(path)
         return np.load(path, mmap_mode="r")
@@ -84,7 +81,7 @@ class Dataset:
     def _pixels_are_good(self, path: Path) -> bool:
         """True when the cache is of these pictures and holds the bytes that were written."""
         try:
-            note = json.loads((self.folder / _PIXELS_HASH).read_text(encoding="utf-8"))
+            note = json.loads((self.folder / PIXELS_HASH).read_text(encoding="utf-8"))
             return note == self._pixels_note(_file_hash(path))
         except (OSError, ValueError):
             return False
@@ -94,7 +91,7 @@ class Dataset:
         np.save(buffer, self.pixels(range(len(self))))
         with atomic_write(path, overwrite=True) as temporary:
             temporary.write_bytes(buffer.getbuffer())
-        with atomic_write(self.folder / _PIXELS_HASH, overwrite=True) as temporary:
+        with atomic_write(self.folder / PIXELS_HASH, overwrite=True) as temporary:
             temporary.write_text(json.dumps(self._pixels_note(_file_hash(path))), encoding="utf-8")
 
     def _pixels_note(self, pixels_sha256: str) -> dict[str, str]:

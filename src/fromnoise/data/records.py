@@ -14,6 +14,8 @@ __all__ = [
     "MANIFEST",
     "METADATA",
     "PICTURES",
+    "PIXELS",
+    "PIXELS_HASH",
     "WORDS",
     "Manifest",
     "Picture",
@@ -32,6 +34,8 @@ PICTURES = "pictures"
 METADATA = "metadata.jsonl"
 MANIFEST = "manifest.json"
 WORDS = "words.jsonl"
+PIXELS = "pixels.npy"
+PIXELS_HASH = "pixels.json"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,10 +16,10 @@ from PIL import Image
 
 from fromnoise.data.drawings import Drawing
 from fromnoise.data.likeness import signature
-from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import atomic_write
 
-__all__ = ["SIDE", "Progress", "Rendered", "encode", "render", "render_all"]
+__all__ = ["SIDE", "Progress", "Rendered", "encode", "render", "render_all", "require_renderer"]
 
 SIDE = 128
 """Width and height of every picture of a dataset, in pixels."""
@@ -43,6 +44,12 @@ class Rendered:
     file_name: str
     sha256: str
     signature: np.ndarray
+
+
+def require_renderer() -> None:
+    """UsageError unless the library that draws SVG is there."""
+    if find_spec("resvg_py") is None:
+        raise UsageError("drawings are rendered by resvg: pip install 'fromnoise[train]'")
 
 
 def render(drawing: Drawing) -> Image.Image:

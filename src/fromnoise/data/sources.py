@@ -11,7 +11,7 @@ __all__ = ["PICTURE_SETS", "WORD_LISTS", "Package", "PictureSet"]
 
 @dataclass(frozen=True)
 class Package:
-    """One file of one public registry: `client` names how it is fetched, `integrity` is `algorithm-base64`."""
+    """One archive of npm's registry; `integrity` is `algorithm-base64`."""
 
     name: str
     version: str
@@ -19,7 +19,6 @@ class Package:
     author: str
     licence: str
     link: str
-    client: str = "npm"
 
     @property
     def archive(self) -> str:

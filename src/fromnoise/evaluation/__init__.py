@@ -4,7 +4,7 @@ from fromnoise.evaluation.distances import gap_closed
 from fromnoise.evaluation.evaluating import evaluate
 from fromnoise.evaluation.quick import QuickScore, quick_score
 from fromnoise.evaluation.reference import is_prepared, prepare
-from fromnoise.evaluation.report import Report
+from fromnoise.evaluation.report import Report, require_room
 from fromnoise.evaluation.scoring import features, score
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "is_prepared",
     "prepare",
     "quick_score",
+    "require_room",
     "score",
 ]

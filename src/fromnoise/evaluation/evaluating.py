@@ -20,6 +20,7 @@ from fromnoise.evaluation.statistics import Estimate, mean, ratio, wilson
 from fromnoise.images.convert import to_tensor
 from fromnoise.pipeline import load
 from fromnoise.request import Request
+from fromnoise.runtime.log import warn
 from fromnoise.runtime.paths import JUDGE
 from fromnoise.runtime.seeds import generator
 
@@ -72,6 +73,8 @@ def evaluate(
         model=pipe.name,
         model_hash=pipe.hash,
         settings=_settings(settings),
+        dtype=pipe.format,
+        threads=torch.get_num_threads(),
         shares=tuple(shares(drawn, kind, reference.ceiling) for kind in dict.fromkeys(each.kind for each in prompts)),
         rebuilt=shares(copied, REBUILT, reference.ceiling),
         ceiling=limits(reference.ceiling),
@@ -90,13 +93,22 @@ def choose(reference: Reference, count: int | None, seed: int) -> list[Prompt]:
     """
     count_trained = TRAINED_PAIRS if count is None else count
     trained = reference.asking(TRAINED, unseen=True)
-    if count_trained > len(trained):
+    if count_trained > len(set(trained)):
         trained = reference.asking(TRAINED)
     return [
         *sample(trained, count_trained, seed),
         *sample(reference.asking(HELD_OUT), count, seed),
-        *sample(reworded(), count, seed),
+        *sample(_known(reworded(), reference), count, seed),
     ]
+
+
+def _known(prompts: Sequence[Prompt], reference: Reference) -> list[Prompt]:
+    """The prompts for concepts that the judge's real pictures show, and a warning about the others."""
+    shown = {each.concept for each in reference.prompts}
+    known = [each for each in prompts if each.concept in shown]
+    if len(known) < len(prompts):
+        warn(f"{len(prompts) - len(known)} reworded prompts are left out: the judge's dataset lacks what they ask for")
+    return known
 
 
 def look(judge: Trained, reference: Reference, prompts: Sequence[Prompt], pictures: Pictures) -> Drawn:
@@ -146,14 +158,20 @@ def likeness(drawn: Drawn, reference: Reference, copied: Tensor, decibels: float
 def frechet_distances(drawn: Drawn, reference: Reference) -> tuple[float | None, float | None]:
     """From real pictures of other trained pairs to the drawn ones, and to the real ones of the drawn pairs.
 
-    Both sides are of one size, since the distance shrinks with it.
+    Both sides are of one size, since the distance shrinks with it: some of the drawn ones where fewer others are left.
     """
-    rows = drawn_rows(drawn, reference, TRAINED)
-    others = torch.tensor([each.kind == TRAINED for each in reference.prompts])
-    others[rows] = False
-    rest = reference.features[others]
-    rest = rest[torch.randperm(len(rest), generator=generator("frechet"))[: len(rows)]]
-    return fid(drawn.features[drawn.of(TRAINED)], rest), fid(reference.features[rows], rest)
+    asked = {(each.concept, each.style) for each in drawn.prompts if each.kind == TRAINED}
+    others = [each.kind == TRAINED and (each.concept, each.style) not in asked for each in reference.prompts]
+    rest = reference.features[torch.tensor(others)]
+    mine, real = drawn.features[drawn.of(TRAINED)], reference.features[drawn_rows(drawn, reference, TRAINED)]
+    size = min(len(mine), len(rest))
+    some, rest = _some_of(len(mine), size), rest[_some_of(len(rest), size)]
+    return fid(mine[some], rest), fid(real[some], rest)
+
+
+def _some_of(count: int, size: int) -> Tensor:
+    """`size` rows of `count` by chance."""
+    return torch.randperm(count, generator=generator("frechet"))[:size]
 
 
 def drawn_rows(drawn: Drawn, reference: Reference, kind: str) -> Tensor:

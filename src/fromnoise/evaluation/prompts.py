@@ -55,8 +55,12 @@ def reworded() -> list[Prompt]:
 
 
 def sample(prompts: Sequence[Prompt], count: int | None, seed: int) -> list[Prompt]:
-    """`count` of the prompts by chance, none twice; all of them for None or where there are no more."""
-    if count is None or count >= len(prompts):
-        return list(prompts)
-    chosen = torch.randperm(len(prompts), generator=generator("prompts", seed))[:count]
-    return [prompts[index] for index in sorted(chosen.tolist())]
+    """`count` different prompts by chance; all of them for None or where there are no more.
+
+    A few sets draw a concept twice, so that two real pictures have one prompt: it is asked for once.
+    """
+    order = torch.randperm(len(prompts), generator=generator("prompts", seed)).tolist()
+    different: dict[Prompt, int] = {}
+    for index in order if count is not None and count < len(prompts) else range(len(prompts)):
+        different.setdefault(prompts[index], index)
+    return [prompts[index] for index in sorted(list(different.values())[:count])]

@@ -17,7 +17,7 @@ from fromnoise.evaluation.distances import FID_FEATURES
 from fromnoise.evaluation.judging import Trained, load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, Prompt, pair
 from fromnoise.models.judge import Judge
-from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import JUDGE, atomic_write
 
 COLUMNS = 12
@@ -66,7 +66,7 @@ class Reference:
         return self.features[torch.tensor([each.kind == kind for each in self.prompts])]
 
     def shown_by(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Which real pictures show what pairs ask for: their rows, (N,)."""
+        """Which real pictures show what pairs ask for: their rows, (N,); the last one's where several do."""
         rows = {(each.concept, each.style): row for row, each in enumerate(self.prompts)}
         return torch.tensor([rows[each.concept, each.style] for each in prompts], dtype=torch.long)
 
@@ -76,9 +76,16 @@ class Reference:
         return [each for each, right in zip(self.prompts, wanted, strict=True) if right and each.kind == kind]
 
 
-def is_prepared(folder: Path) -> bool:
-    """True when `prepare` has written beside the judge in `folder`, and that judge has not been trained on since."""
-    return (folder / _TABLE).is_file() and read_json(folder / _TABLE).get("judge") == _judge_hash(folder)
+def is_prepared(folder: Path, dataset: Path | None = None) -> bool:
+    """True when `prepare` has written beside the judge in `folder`, and that judge has not been trained on since.
+
+    Where a dataset is named, what was written must be of its pictures.
+    """
+    if not (folder / _TABLE).is_file():
+        return False
+    table = read_json(folder / _TABLE)
+    known = dataset is None or table.get("dataset") == load_dataset(dataset).manifest.metadata_sha256
+    return known and table.get("judge") == _judge_hash(folder)
 
 
 def load_reference(folder: Path = JUDGE) -> Reference:
@@ -103,8 +110,12 @@ def load_reference(folder: Path = JUDGE) -> Reference:
 
 
 def prepare(dataset: Path, folder: Path = JUDGE) -> Reference:
-    """Let the judge in `folder` read every picture of a dataset, and write beside it what evaluations need."""
-    pictures, judge = load_dataset(dataset), load_judge(folder)
+    """Let the judge in `folder` read every picture of a dataset, and write beside it what evaluations need.
+
+    Raises FromnoiseError when there is no judge, UsageError when there is no dataset or the judge doesn't know it.
+    """
+    judge, pictures = load_judge(folder), load_dataset(dataset)
+    _require_known(judge, pictures, folder)
     seen = _features(judge, pictures)
     axes, centre = principal_axes(seen, min(FID_FEATURES, seen.shape[1]))
     styles, all_of = sorted(pictures.manifest.styles), pictures.pictures
@@ -120,8 +131,9 @@ def prepare(dataset: Path, folder: Path = JUDGE) -> Reference:
     }
     write_tensors(folder / _TENSORS, tensors)
     ceiling = asdict(measure_ceiling(judge, pictures))
-    write_json(folder / _TABLE, {"judge": _judge_hash(folder), "styles": styles, "ceiling": ceiling})
+    made_of = {"judge": _judge_hash(folder), "dataset": pictures.manifest.metadata_sha256}
     _paste([Image.fromarray(each) for each in pictures.all_pixels[held.nonzero().flatten().tolist()]], folder / _SHEET)
+    write_json(folder / _TABLE, {**made_of, "styles": styles, "ceiling": ceiling})
     return load_reference(folder)
 
 
@@ -168,6 +180,19 @@ def principal_axes(features: Tensor, count: int) -> tuple[Tensor, Tensor]:
     _, deviations, directions = torch.linalg.svd(features - centre, full_matrices=False)
     spread = (deviations[:count].square().sum() / (len(features) * count)).sqrt()
     return directions[:count].T / spread, centre
+
+
+def _require_known(judge: Trained, pictures: Dataset, folder: Path) -> None:
+    """UsageError for pictures that the judge can't be asked about, or where evaluations would lack some kind."""
+    strange = dict.fromkeys(each.label for each in pictures.pictures if each.concept not in judge.index)
+    if strange:
+        some = f"{next(iter(strange))!r}" + (f" and {len(strange) - 1} more concepts" if len(strange) > 1 else "")
+        raise UsageError(
+            f"the judge in {folder} learnt from another dataset than {pictures.folder}: it doesn't know {some}; "
+            "name its own with --dataset"
+        )
+    if not (pictures.indices(split="held_out") and pictures.indices(judge_fold="test")):
+        raise UsageError(f"the dataset in {pictures.folder} holds out no pictures to judge by; build a larger one")
 
 
 def _judge_hash(folder: Path) -> str:

@@ -14,7 +14,11 @@ from fromnoise.evaluation.distances import FID_FEATURES, KernelDistance
 from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, Prompt
 from fromnoise.evaluation.statistics import Estimate
 from fromnoise.images.sheets import contact_sheet, stacked
-from fromnoise.runtime.paths import atomic_write
+from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.paths import atomic_write, require_writable
+
+FILES = ("report.json", "report.txt", "sheet.png")
+"""What a report is saved as."""
 
 SHEET_COLUMNS = 8
 SHEET = {TRAINED: 32, HELD_OUT: 16, REWORDED: 16}
@@ -87,14 +91,16 @@ class Recall:
 class Report:
     """All figures of one evaluation.
 
-    `settings` is what was asked of the model, `rebuilt` the judge on the autoencoder's reconstructions of real
-    held-out pictures (most of which it saw in training): what a perfect denoiser would get. The sheet is a picture of
-    pictures.
+    `settings` is what was asked of the model, `dtype` and `threads` how it was run, `rebuilt` the judge on the
+    autoencoder's reconstructions of real held-out pictures (most of which it saw in training): what a perfect denoiser
+    would get. The sheet is a picture of pictures.
     """
 
     model: str
     model_hash: str | None
     settings: dict[str, Any]
+    dtype: str
+    threads: int
     shares: tuple[Shares, ...]
     rebuilt: Shares
     ceiling: Limits
@@ -113,14 +119,25 @@ class Report:
         return "\n".join(_lines(self)) + "\n"
 
     def save(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
-        """Write `report.json`, `report.txt` and `sheet.png`; their paths."""
-        paths = [folder / name for name in ("report.json", "report.txt", "sheet.png")]
+        """Write `FILES`; their paths."""
+        paths = [folder / name for name in FILES]
         for path, text in zip(paths, (self.to_json(), self.to_text()), strict=False):
             with atomic_write(path, overwrite=overwrite) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         with atomic_write(paths[2], overwrite=overwrite) as temporary:
             self.sheet.save(temporary, "PNG")
         return paths
+
+
+def require_room(folder: Path, *, overwrite: bool = False) -> None:
+    """UsageError unless a report can be saved in `folder`: said before hours of drawing rather than after."""
+    for path in (folder / name for name in FILES):
+        if path.is_dir() or (path.exists() and not overwrite):
+            raise UsageError(f"{path} exists; choose another folder or allow overwriting")
+    new = not folder.exists()
+    require_writable(folder / FILES[0])
+    if new:
+        folder.rmdir()  # nothing is left of an evaluation that ends early
 
 
 def sheet(prompts: Sequence[Prompt], pictures: Sequence[Image.Image]) -> Image.Image:
@@ -138,7 +155,8 @@ def _lines(report: Report) -> Iterator[str]:
     settings = report.settings
     yield (
         f"{report.model} ({report.model_hash}), {settings['steps']} steps of {settings['sampler']}, "
-        f"guidance {settings['guidance']:g}, seed {settings['seed']}, {report.seconds:.0f} s"
+        f"guidance {settings['guidance']:g}, seed {settings['seed']}, {report.dtype}, {report.threads} "
+        f"thread{'s' * (report.threads != 1)}, {report.seconds:.0f} s"
     )
     yield ""
     yield f"{'judge B':18}{'n':>5}  {'top-1':>18}  {'top-5':>18}  {'style':>18}  {'score':>6}"
