@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from fromnoise.cli import drawing
@@ -134,6 +135,7 @@ def test_a_damaged_model(run: Run, tmp_path_factory: pytest.TempPathFactory):
         (MemoryError(), 1, "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 1, "not enough memory"),
         (OSError(28, "No space left on device"), 1, "No space left"),
+        (SafetensorError("Error while serializing: I/O error: No space left"), 1, "make room on the disk, or choose"),
     ],
 )
 def test_what_the_machine_refuses(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, words: str):

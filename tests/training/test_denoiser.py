@@ -22,6 +22,7 @@ from fromnoise.training.denoiser import (
     Captioned,
     DenoiserRecipe,
     DenoiserTask,
+    latents_of,
     new_unet,
     read_autoencoder,
     with_said,
@@ -62,7 +63,7 @@ def test_power_evens_out_what_min_snr_weighs(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_meets_other_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(tmp_path / "dataset")
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(f"init = {json.dumps(str(EMBEDDED_MODEL / 'unet'))}\ncompile = false\n")
+    recipe.write_text(f"init = {json.dumps(str(EMBEDDED_MODEL / 'unet'))}\ncompile = false\nbatch = 4\n")
     tasks: list[DenoiserTask] = []
     monkeypatch.setattr(subject, "fit", lambda run, task, *rest, **how: tasks.append(task))
     subject.train(tmp_path / "dataset", tmp_path / "run", recipe)
@@ -131,8 +132,30 @@ def test_variants_are_kept_between_runs(tmp_path: Path) -> None:
         make_variants(autoencoder, dataset, [0, 1]),
         variants_of(autoencoder, dataset, [0, 1], tmp_path / "v.pt"),
     )
-    autoencoder.requires_grad_(False).encoder.conv_in.weight.zero_()
+    written = (tmp_path / "v.pt").read_bytes()
     again = variants_of(autoencoder, dataset, [0, 1], tmp_path / "v.pt")
+    assert (tmp_path / "v.pt").read_bytes() == written
     assert torch.equal(made.latents, kept.latents) and torch.equal(kept.latents, again.latents)
     assert made.said == again.said and made.latents.shape[:2] == (2, EACH)
     assert not torch.equal(made.latents[0, 0], made.latents[0, 1])
+
+
+def test_latents_of_other_pictures_or_another_autoencoder_are_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_dataset(tmp_path)
+    dataset, autoencoder = load_dataset(tmp_path), read_autoencoder(EMBEDDED_MODEL).requires_grad_(False)
+    cache = tmp_path / "l.pt"
+    first = latents_of(autoencoder, dataset, [0, 1], cache)
+    with caplog.at_level("INFO", "fromnoise"):
+        others = latents_of(autoencoder, dataset, [1, 0], cache)
+        assert torch.equal(first.flip(0), others)
+        autoencoder.encoder.conv_in.weight.mul_(2)
+        changed = latents_of(autoencoder, dataset, [1, 0], cache)
+        assert not torch.equal(others, changed)
+        torch.save(changed + 1, cache)  # as it was kept once, with no word on what it is of
+        assert torch.equal(changed, latents_of(autoencoder, dataset, [1, 0], cache))
+        assert caplog.text.count("of other pictures or another autoencoder; it is made again") == 3
+        cache.write_bytes(cache.read_bytes()[:-1000])
+        assert torch.equal(changed, latents_of(autoencoder, dataset, [1, 0], cache))
+        assert "l.pt is damaged; it is made again" in caplog.text

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from fromnoise.pipeline import load
 from fromnoise.runtime.errors import UsageError
+from fromnoise.training.claims import claim
 from fromnoise.training.learner import Learner
 from fromnoise.training.optimizers import adamw
 from fromnoise.training.tuning import distill, dreambooth, lora, needs
-from fromnoise.training.tuning.claims import claim
 from fromnoise.training.tuning.finetune import require_free_model
 from fromnoise.training.tuning.needs import OPTIMISED, Room, kept_by_a_step, learning
 from tests.training.test_tuning_watching import QUICK, pictures, task_of

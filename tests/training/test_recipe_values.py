@@ -45,7 +45,7 @@ def read(kind: type, folder: Path, text: str) -> Any:
         (LoraRecipe, "flip = 1", "flip must be true or false, not 1"),
         (LoraRecipe, 'layout = "foo"', "layout must be one of kohya, peft, not 'foo'"),
         (LoraRecipe, "rank = 0", "rank must be a whole number from 1 up, not 0"),
-        (LoraRecipe, "model = 3", "model must be text, not 3"),
+        (LoraRecipe, "model = 3", "model must be text that says something, not 3"),
         (LoraRecipe, "dropout = 2.0", "dropout must be a number from 0 to 0.9, not 2.0"),
         (LoraRecipe, "check_every = 0", "check_every must be a whole number from 1 up, not 0"),
         (LoraRecipe, "patience = 0", "patience must be a whole number from 1 up, not 0"),
@@ -67,15 +67,38 @@ def read(kind: type, folder: Path, text: str) -> Any:
         (DenoiserRecipe, "averages = 400", "averages must be a list of whole numbers from 1 up, not 400"),
         (DenoiserRecipe, "export_every = 0", "export_every must be a whole number from 1 up, not 0"),
         (DenoiserRecipe, "seed = -1", "seed must be a whole number from 0 to 18446744073709551615, not -1"),
-        (JudgeRecipe, "sides = []", r"sides must be a list of whole numbers from 1 up, not \[\]"),
+        (JudgeRecipe, "sides = []", r"sides must be a list of whole numbers, multiples of 16 from 16 up, not \[\]"),
         (JudgeRecipe, 'architecture = "foo"', "architecture must be one of residual, patches, not 'foo'"),
         (JudgeRecipe, 'decay_at = "x"', "decay_at must be a whole number from 0 up, not 'x'"),
         (TextEncoderRecipe, "temperature = 0.0", "temperature must be a number above 0, not 0.0"),
-        (AutoencoderRecipe, "init = 3", "init must be text, not 3"),
+        (AutoencoderRecipe, 'init = ""', "init must be text that says something, not ''"),
+        (DenoiserRecipe, 'text = ""', "text must be text that says something, not ''"),
+        (TextEncoderRecipe, "held = 1", "held must be a whole number from 2 up, not 1"),
+        (JudgeRecipe, "shades = 1", "shades must be a whole number from 2 up, not 1"),
+        (JudgeRecipe, "sides = [7]", r"sides must be a list of whole numbers, multiples of 16 from 16 up, not \[7\]"),
+        (AutoencoderRecipe, "init = 3", "init must be text that says something, not 3"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, kind: type, text: str, words: str) -> None:
     with pytest.raises(UsageError, match=rf"r\.toml: {words}"):
+        read(kind, tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "words"),
+    [
+        (JudgeRecipe, "sides = [32, 64]", r"growth .* \[0, 1500, 2100\] is not that of sides \[32, 64\]"),
+        (JudgeRecipe, "growth = [5, 6, 7]", r"0 first, then more; \[5, 6, 7\] is not that of sides \[32, 48, 64\]"),
+        (JudgeRecipe, "growth = [0, 7, 6]", "0 first, then more"),
+        (JudgeRecipe, "batch = 1", "batch and plain must be 2 or more"),
+        (JudgeRecipe, "plain = 1", "batch and plain must be 2 or more"),
+        (TextEncoderRecipe, "heads = 3\nwidth = 32", "3 heads don't share 32 evenly"),
+        (TextEncoderRecipe, "width = 512", "width is 512, but words start from the teacher's vectors of 384"),
+        (AutoencoderRecipe, "anchor = 5.0", "`anchor` holds latents to those of `init`"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(tmp_path: Path, kind: type, text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
         read(kind, tmp_path, text)
 
 

@@ -209,7 +209,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(shapes: Dataset, tmp_path: Pa
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train_text_encoder(shapes.folder, whole, RECIPE, teach=Words())
     train_text_encoder(shapes.folder, parts, replace(RECIPE, steps=3), teach=Words())
-    train_text_encoder(shapes.folder, parts, RECIPE, teach=Words())
+    train_text_encoder(shapes.folder, parts, RECIPE, teach=Words(), resume=True)
     one, other = (torch.load(each / "checkpoint.pt", weights_only=True) for each in (whole, parts))
     assert one["step"] == other["step"] == 6
     assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())

@@ -103,6 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail("not enough memory; ask for a smaller --size or --count", 1)
         except OSError as error:
             return _fail(str(error), 1)
+        except Exception as error:
+            if not _is_writing(error):
+                raise
+            return _fail(f"{error}; make room on the disk, or choose another folder", 1)
         if code == STOPPED:
             say("stopped; every file written so far is whole", logging.WARNING)
         return code
@@ -116,6 +120,11 @@ def _fail(message: str, code: int) -> int:
 def _is_memory(error: Exception) -> bool:
     """True for Python's own MemoryError and for what torch raises instead."""
     return isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error)
+
+
+def _is_writing(error: Exception) -> bool:
+    """True for what safetensors raises where a file can't be written; named, so that it need not be imported."""
+    return type(error).__name__ == "SafetensorError" and "I/O error" in str(error)
 
 
 def _advice(error: typer.TyperException) -> str:

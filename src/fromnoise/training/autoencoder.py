@@ -20,8 +20,7 @@ from fromnoise.runtime.log import note
 from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws
-from fromnoise.training.recipe import read_recipe
-from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.run import Show, begin_run, fit, require_pictures, settled
 from fromnoise.training.variety import vary
 
 
@@ -47,6 +46,11 @@ class AutoencoderRecipe:
     kl: float = 1e-3
     average: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """UsageError for fields that don't go together."""
+        if self.anchor and not self.init:
+            raise UsageError("`anchor` holds latents to those of `init`: name a model's vae folder there")
 
 
 CONFIG = AutoencoderConfig(
@@ -125,11 +129,10 @@ def train(
     dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
 ) -> None:
     """Train in the folder `run`; at the end its folder `vae` holds the averaged weights, latents normalised."""
-    recipe = read_recipe(AutoencoderRecipe(), recipe_file)
-    if recipe.anchor and not recipe.init:
-        raise UsageError("`anchor` holds latents to those of `init`: name a model's vae folder there")
-    open_run(run, recipe)
+    recipe = settled(AutoencoderRecipe(), recipe_file, run, resume=resume)
     pictures = load_dataset(dataset)
+    require_pictures(len(pictures.indices(split="train")), batch=recipe.batch)
+    begin_run(run, recipe, pictures, resume=resume)
     torch.manual_seed(recipe.seed)
     model = new_autoencoder(recipe)
     averages = Averages(model, (recipe.average,))

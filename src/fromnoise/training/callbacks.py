@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fromnoise.runtime.device import mixed_precision
-from fromnoise.runtime.paths import atomic_write
+from fromnoise.runtime.errors import UsageError
 from fromnoise.training.learner import Callback, Learner
 from fromnoise.training.record import Record
+from fromnoise.training.saving import read, save
 
 
 class MixedPrecision(Callback):
@@ -54,7 +55,7 @@ class Averages(Callback):
     """
 
     def __init__(self, model: nn.Module, lengths: tuple[int, ...], every: int = 8) -> None:
-        self.every = every
+        self.model, self.every = model, every
         self.averages = {length: [each.detach().clone() for each in model.parameters()] for length in lengths}
 
     def after_step(self, learner: Learner) -> None:
@@ -71,9 +72,10 @@ class Averages(Callback):
         return {str(length): average for length, average in self.averages.items()}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take back those whose length is still asked for."""
+        """Take back those whose length is still asked for; others begin with the weights that were read."""
+        weights = [each.detach() for each in self.model.parameters()]
         for length, average in self.averages.items():
-            for mine, theirs in zip(average, state.get(str(length), average), strict=True):
+            for mine, theirs in zip(average, state.get(str(length), weights), strict=True):
                 mine.copy_(theirs)
 
     def weights(self, model: nn.Module, length: int) -> dict[str, Tensor]:
@@ -82,11 +84,18 @@ class Averages(Callback):
         return {**model.state_dict(), **dict(zip(names, self.averages[length], strict=True))}
 
 
+CHECKPOINT = "checkpoint.pt"
+"""What a run goes on from, in its folder."""
+
+MISFITS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError)
+"""What weights and states of another shape or kind make modules and optimisers say."""
+
+
 class Checkpoints(Callback):
-    """Keeps `checkpoint.pt` in the run folder, written whole every `minutes` and at the end."""
+    """Keeps a checkpoint in the run folder, written whole every `minutes` and at the end."""
 
     def __init__(self, folder: Path, minutes: float = 3.0) -> None:
-        self.path, self.seconds = folder / "checkpoint.pt", 60 * minutes
+        self.path, self.seconds = folder / CHECKPOINT, 60 * minutes
         self._last = time.monotonic()
 
     def after_step(self, learner: Learner) -> None:
@@ -100,15 +109,22 @@ class Checkpoints(Callback):
 
     def save(self, learner: Learner) -> None:
         """Write now."""
-        with atomic_write(self.path, overwrite=True) as temporary:
-            torch.save(learner.state(), temporary)
+        save(self.path, learner.state())
         self._last = time.monotonic()
 
     def resume(self, learner: Learner) -> bool:
-        """Go on from the folder's checkpoint; False when there is none. Only tensors and numbers are read."""
+        """Go on from the folder's checkpoint; False when there is none. Only tensors and numbers are read.
+
+        Damaged for one that isn't whole, UsageError for one of something else than what is trained.
+        """
         if not self.path.exists():
             return False
-        learner.load(torch.load(self.path, weights_only=True))
+        try:
+            learner.load(read(self.path))
+        except torch.OutOfMemoryError:
+            raise
+        except MISFITS as error:
+            raise UsageError(f"{self.path} is not of what is trained here; give the --run that is") from error
         return True
 
 

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, load_module, read_json, save_module
 from fromnoise.checkpoints.model_folder import write_model_folder
+from fromnoise.checkpoints.tokenizers import Texts, read_texts, write_texts
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.data.captions import in_style, with_article, words
 from fromnoise.data.sources import PICTURE_SETS
@@ -20,21 +21,21 @@ from fromnoise.diffusion.schedules import NoiseSchedule
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.models.unet import UNet, UNetConfig
 from fromnoise.runtime.device import channels_last, mixed_precision
-from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.text import TextEncoder
 from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.callbacks import Averages, Every, LearningRate
+from fromnoise.training.claims import kept
 from fromnoise.training.learner import Learner
 from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws, seed_after
-from fromnoise.training.recipe import read_recipe
 from fromnoise.training.retrieval import known_concepts, read_text_encoder
 from fromnoise.training.rewordings import rewordings
-from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.run import Show, begin_run, fit, require_pictures, settled
 from fromnoise.training.teacher import MiniLM
-from fromnoise.training.variants import Variants, variants_of
+from fromnoise.training.variants import Variants, encoding, variants_of
 
 CONFIG = UNetConfig(
     sample_size=16,
@@ -216,12 +217,32 @@ def encode_pictures(autoencoder: Autoencoder, dataset: Dataset, rows: list[int])
 
 
 def latents_of(autoencoder: Autoencoder, dataset: Dataset, rows: list[int], cache: Path) -> Tensor:
-    """`encode_pictures`, kept in `cache` between runs."""
-    if cache.exists():
-        return torch.load(cache, weights_only=True)
-    latents = encode_pictures(autoencoder, dataset, rows)
-    torch.save(latents, cache)
-    return latents
+    """`encode_pictures`, kept in `cache` between runs of the same pictures and autoencoder."""
+    made_of = encoding(autoencoder, dataset, rows)
+    return kept(cache, made_of, lambda: encode_pictures(autoencoder, dataset, rows))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a denoiser is trained with and drawn with: the text encoder, its tokenizer's files, the autoencoder."""
+
+    text: TextEncoder
+    tokenizer: Texts
+    autoencoder: Autoencoder
+
+
+def read_parts(recipe: DenoiserRecipe) -> Parts:
+    """The parts that the recipe names; UsageError for those that don't fit the network."""
+    text, autoencoder = read_text_encoder(Path(recipe.text)), read_autoencoder(Path(recipe.autoencoder))
+    width, channels = text.clip_text.config.hidden_size, autoencoder.config.latent_channels
+    if width != CONFIG.cross_attention_dim:
+        raise UsageError(f"text: {recipe.text} has a width of {width}, not the denoiser's {CONFIG.cross_attention_dim}")
+    if channels != CONFIG.in_channels:
+        raise UsageError(
+            f"autoencoder: {recipe.autoencoder} has {channels} channels, not the denoiser's {CONFIG.in_channels}"
+        )
+    text.clip_text.requires_grad_(False)
+    return Parts(text, read_texts(Path(recipe.text) / "tokenizer"), autoencoder)
 
 
 def read_autoencoder(folder: Path) -> Autoencoder:
@@ -235,16 +256,15 @@ def train(
     dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
 ) -> None:
     """Train in the folder `run`, where `model-<length>` is a whole model of each average's weights as it goes."""
-    recipe = read_recipe(DenoiserRecipe(), recipe_file)
-    open_run(run, recipe)
+    recipe = settled(DenoiserRecipe(), recipe_file, run, resume=resume)
+    parts, pictures = read_parts(recipe), load_dataset(dataset)
+    rows = pictures.indices(split="train")
+    require_pictures(len(rows), batch=recipe.batch)
+    begin_run(run, recipe, pictures, resume=resume)
     if recipe.init:
         recipe = replace(recipe, seed=seed_after(recipe.seed, Path(recipe.init) / DIFFUSERS_WEIGHTS))
-    pictures, text = load_dataset(dataset), read_text_encoder(Path(recipe.text))
-    text.clip_text.requires_grad_(False)
-    rows = pictures.indices(split="train")
-    autoencoder = read_autoencoder(Path(recipe.autoencoder))
-    latents = latents_of(autoencoder, pictures, rows, run / "latents.pt")
-    variants = variants_of(autoencoder, pictures, rows, run / "variants.pt") if recipe.varied else None
+    latents = latents_of(parts.autoencoder, pictures, rows, run / "latents.pt")
+    variants = variants_of(parts.autoencoder, pictures, rows, run / "variants.pt") if recipe.varied else None
     reworded = rewordings(pictures, MiniLM(run / "teacher")) if recipe.reworded else None
     torch.manual_seed(recipe.seed)
     model = new_unet(recipe)
@@ -252,7 +272,7 @@ def train(
     note(f"{len(rows)} pictures, {sum(each.numel() for each in model.parameters()) / 1e6:.1f} M parameters")
     fit(
         run,
-        DenoiserTask(model, text, latents, [pictures.pictures[row] for row in rows], recipe, reworded, variants),
+        DenoiserTask(model, parts.text, latents, [pictures.pictures[row] for row in rows], recipe, reworded, variants),
         LearningRate(recipe.rate, recipe.warmup, recipe.decay_at, recipe.steps),
         averages,
         steps=recipe.steps,
@@ -260,16 +280,17 @@ def train(
         show=show,
         resume=resume,
         optimizer=muon(model, ("conv_in", "conv_out", "time_embedding", "add_embedding")),
-        extra=[Export(run, recipe, averages, pictures)],
+        extra=[Export(run, recipe, averages, pictures, parts)],
     )
 
 
 class Export(Every):
     """Writes whole models of the averaged weights, which can draw while training goes on."""
 
-    def __init__(self, run: Path, recipe: DenoiserRecipe, averages: Averages, dataset: Dataset) -> None:
+    def __init__(self, run: Path, recipe: DenoiserRecipe, averages: Averages, dataset: Dataset, parts: Parts) -> None:
         super().__init__(recipe.export_every, self.export)
-        self.run, self.recipe, self.averages, self.dataset = run, recipe, averages, dataset
+        self.run, self.recipe, self.averages, self.dataset, self.parts = run, recipe, averages, dataset, parts
+        self._whole: set[Path] = set()
 
     def export(self, learner: Learner) -> None:
         """Write now."""
@@ -281,15 +302,17 @@ class Export(Every):
         self.export(learner)
 
     def write(self, folder: Path, model: nn.Module, length: int) -> None:
-        """The model folder of one average."""
+        """The model folder of one average, the first time with all that the network is trained with."""
         weights = self.averages.weights(model, length)
         save_module(folder / "unet", model, "UNet2DConditionModel", weights=weights)
-        if not (folder / "model_index.json").exists():
-            text = read_text_encoder(Path(self.recipe.text))
+        if folder not in self._whole:
+            text = self.parts.text
             save_module(folder / "text_encoder", text.clip_text, "CLIPTextModel", file="model.safetensors")
+            save_module(folder / "vae", self.parts.autoencoder, "AutoencoderKL")
+            write_texts(folder / "tokenizer", self.parts.tokenizer)
             known_concepts(self.dataset, text).save(folder)
-            parts = {"tokenizer": Path(self.recipe.text), "vae": Path(self.recipe.autoencoder)}
-            write_model_folder(folder, {name: source / name for name, source in parts.items()}, SCHEDULER)
+            write_model_folder(folder, {}, SCHEDULER)
+            self._whole.add(folder)
 
 
 def new_unet(recipe: DenoiserRecipe) -> UNet:

@@ -22,14 +22,14 @@ from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.data.sources import PICTURE_SETS
 from fromnoise.models.judge import Judge, JudgeConfig, Reading, merged
 from fromnoise.runtime.device import channels_last
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.autoencoder import to_model_range
 from fromnoise.training.callbacks import Averages, Every, LearningRate
 from fromnoise.training.optimizers import muon
 from fromnoise.training.order import draws
-from fromnoise.training.recipe import read_recipe
-from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.run import Show, begin_run, fit, require_pictures, settled
 from fromnoise.training.teacher import cached_vectors
 from fromnoise.training.views import FAITHFUL, views
 
@@ -64,6 +64,17 @@ class JudgeRecipe:
     evenness: float = 0.5
     init: str | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """UsageError for fields that don't go together."""
+        sides, growth = list(self.sides), list(self.growth)
+        if len(sides) != len(growth) or growth[0] != 0 or growth != sorted(growth):
+            raise UsageError(
+                f"growth has the step from which on each of sides is read, 0 first, then more; "
+                f"{growth} is not that of sides {sides}"
+            )
+        if min(self.batch, self.plain) < 2:
+            raise UsageError("batch and plain must be 2 or more: a judge learns by comparing pictures")
 
 
 @dataclass(frozen=True)
@@ -219,9 +230,10 @@ def train(
     dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
 ) -> None:
     """Train in the folder `run`; the judge is exported to `run/judge` as it goes and at the end."""
-    recipe = read_recipe(JudgeRecipe(), recipe_file)
-    open_run(run, recipe)
+    recipe = settled(JudgeRecipe(), recipe_file, run, resume=resume)
     pictures = load_dataset(dataset)
+    require_pictures(len(pictures.indices(judge_fold="train")), batch=recipe.batch)
+    begin_run(run, recipe, pictures, resume=resume)
     concepts = concepts_of(pictures, run, recipe.evenness)
     torch.manual_seed(recipe.seed)
     model = new_judge(recipe, concepts, sorted(pictures.manifest.styles))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,13 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fromnoise.checkpoints import load_module, save_module
 from fromnoise.checkpoints.folder import write_tensors
+from fromnoise.checkpoints.tokenizers import read_texts, write_texts
 from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.clip_text import ClipText, TextConfig
 from fromnoise.runtime.device import mixed_precision
+from fromnoise.runtime.errors import UsageError
 from fromnoise.text.tokenizer import Tokenizer
 from fromnoise.training import teacher
 from fromnoise.training.anchors import Anchor, anchor, padding_means
-from fromnoise.training.callbacks import Averages, Every, LearningRate
+from fromnoise.training.callbacks import CHECKPOINT, Averages, Every, LearningRate
 from fromnoise.training.learner import Learner
 from fromnoise.training.lessons import (
     SIDE,
@@ -35,8 +36,7 @@ from fromnoise.training.lessons import (
 )
 from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws
-from fromnoise.training.recipe import read_recipe
-from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.run import Show, begin_run, fit, require_pictures, settled
 from fromnoise.training.teacher import MiniLM, Teacher
 from fromnoise.training.vocabulary import learn_vocabulary, save_tokenizer
 
@@ -87,6 +87,13 @@ class TextEncoderRecipe:
     align: float = 0.5
     aligned: int = 96
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """UsageError for fields that don't go together."""
+        if self.width % self.heads:
+            raise UsageError(f"width must be a multiple of heads; {self.heads} heads don't share {self.width} evenly")
+        if self.width > teacher.WIDTH and not self.init:
+            raise UsageError(f"width is {self.width}, but words start from the teacher's vectors of {teacher.WIDTH}")
 
 
 @dataclass
@@ -274,7 +281,8 @@ def train(
     dataset: Path, run: Path, recipe_file: Path | None = None, *, resume: bool = False, show: Show | None = None
 ) -> None:
     """Train in the folder `run` with the recipe that the file changes."""
-    train_text_encoder(dataset, run, read_recipe(TextEncoderRecipe(), recipe_file), resume=resume, show=show)
+    recipe = settled(TextEncoderRecipe(), recipe_file, run, resume=resume)
+    train_text_encoder(dataset, run, recipe, resume=resume, show=show)
 
 
 def train_text_encoder(
@@ -284,22 +292,26 @@ def train_text_encoder(
     *,
     keep_out: Collection[str] | None = None,
     teach: Teacher | None = None,
-    resume: bool = True,
+    resume: bool = False,
     show: Show | None = None,
 ) -> None:
     """Train to `recipe.steps`; the run folder then holds `tokenizer/` and `text_encoder/` in the diffusers layout.
 
     No text of `keep_out` (None: the held-out reworded prompts) is trained on. `teach` is MiniLM when None; its
-    vectors and the vocabulary are made the first time and kept in the run folder.
+    vectors are kept in the run folder between runs, the tokenizer until a run starts afresh.
     """
-    open_run(run_folder, recipe)
-    dataset, teach = load_dataset(dataset_folder), teach or MiniLM(run_folder / "teacher")
+    dataset = load_dataset(dataset_folder)
+    require_pictures(len(training_pictures(dataset)), pictures=recipe.pictures)
+    begin_run(run_folder, recipe, dataset, resume=resume)
+    teach = teach or MiniLM(run_folder / "teacher")
     held_out = reworded_prompts() if keep_out is None else keep_out
     texts = choose_texts(
         dataset, teach, held_out, near=recipe.near, far=recipe.far, stride=recipe.stride, seed=recipe.seed
     )
-    tokenizer = open_tokenizer(run_folder / "tokenizer", texts.texts, recipe)
+    goes_on = resume and (run_folder / CHECKPOINT).exists()
+    tokenizer = open_tokenizer(run_folder / "tokenizer", texts.texts, recipe, kept=goes_on)
     lessons = prepare(dataset, texts, tokenizer, recipe.stride)
+    require_pictures(len(lessons.others), phrases=recipe.phrases)
     torch.manual_seed(recipe.seed)
     model = Student(text_config(tokenizer, recipe))
     if recipe.init:
@@ -343,11 +355,11 @@ def anchor_of(text: ClipText, dataset: Dataset, tokenizer: Tokenizer) -> Anchor:
     return anchor(copy.deepcopy(text), [tokenizer.encode(texts) for texts in said])
 
 
-def open_tokenizer(folder: Path, texts: Sequence[str], recipe: TextEncoderRecipe) -> Tokenizer:
-    """The tokenizer in `folder`, else that of the model that `recipe.init` names, else one learnt on `texts`."""
-    if not (folder / "vocab.json").exists() and recipe.init:
-        shutil.copytree(Path(recipe.init) / "tokenizer", folder, dirs_exist_ok=True)
-    if not (folder / "vocab.json").exists():
+def open_tokenizer(folder: Path, texts: Sequence[str], recipe: TextEncoderRecipe, *, kept: bool) -> Tokenizer:
+    """The tokenizer `kept` in `folder`, else that of the model that `recipe.init` names, else one learnt on `texts`."""
+    if not kept and recipe.init:
+        write_texts(folder, read_texts(Path(recipe.init) / "tokenizer"))
+    elif not kept:
         save_tokenizer(folder, learn_vocabulary(texts, recipe.vocabulary, recipe.positions))
     return Tokenizer.read(folder)
 

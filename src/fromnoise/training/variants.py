@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.runtime.device import mixed_precision
 from fromnoise.runtime.seeds import generator
 from fromnoise.training.autoencoder import to_model_range
+from fromnoise.training.claims import kept
 from fromnoise.training.variety import Varied, vary
 
 EACH = 4
@@ -51,8 +54,19 @@ def _encoded(autoencoder: Autoencoder, some: list[Varied]) -> Tensor:
 
 
 def variants_of(autoencoder: Autoencoder, dataset: Dataset, rows: list[int], cache: Path) -> Variants:
-    """`make_variants`, kept in `cache` between runs."""
-    if not cache.exists():
+    """`make_variants`, kept in `cache` between runs of the same pictures and autoencoder."""
+
+    def make() -> tuple[Tensor, list[list[str]]]:
         made = make_variants(autoencoder, dataset, rows)
-        torch.save((made.latents.clone(), made.said), cache)
-    return Variants(*torch.load(cache, weights_only=True))
+        return made.latents.clone(), made.said
+
+    return Variants(*kept(cache, encoding(autoencoder, dataset, rows), make))
+
+
+def encoding(autoencoder: Autoencoder, dataset: Dataset, rows: list[int]) -> dict[str, str]:
+    """What latents of the pictures at `rows` are made of: the pictures and their order, and the autoencoder."""
+    shown = "".join(f"{row} {dataset.pictures[row].sha256}\n" for row in rows)
+    weights = hashlib.sha256(json.dumps(autoencoder.config.to_json(), sort_keys=True).encode())
+    for name, each in autoencoder.state_dict().items():
+        weights.update(name.encode() + each.contiguous().numpy().tobytes())
+    return {"pictures": hashlib.sha256(shown.encode()).hexdigest(), "autoencoder": weights.hexdigest()}

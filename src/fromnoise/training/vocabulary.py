@@ -38,7 +38,7 @@ def _merges(texts: Iterable[str], size: int, alphabet: list[str]) -> list[tuple[
 
 
 def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    """Write the folder that transformers' `CLIPTokenizer` and our `Tokenizer.load` read."""
+    """Write the folder that transformers' `CLIPTokenizer` and our `Tokenizer.read` read."""
     special = {f"{name}_token": END for name in ("eos", "pad", "unk")} | {"bos_token": START}
     config = {
         "tokenizer_class": "CLIPTokenizer",
@@ -49,10 +49,10 @@ def save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
         **special,
     }
     lines = ["#version: 0.2", *(f"{one} {other}" for one, other in tokenizer.merges)]
-    _write(folder / "vocab.json", json.dumps(tokenizer.vocabulary, ensure_ascii=False))
     _write(folder / "merges.txt", "\n".join(lines) + "\n")
     _write(folder / "tokenizer_config.json", json.dumps(config, indent=2))
     _write(folder / "special_tokens_map.json", json.dumps(special, indent=2))
+    _write(folder / "vocab.json", json.dumps(tokenizer.vocabulary, ensure_ascii=False))  # where it is, all of them are
 
 
 def _write(path: Path, text: str) -> None:

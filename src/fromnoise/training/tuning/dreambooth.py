@@ -11,8 +11,8 @@ from fromnoise.pipeline import Pipeline
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import atomic_write
+from fromnoise.training.claims import claim
 from fromnoise.training.processes import launched
-from fromnoise.training.tuning.claims import claim
 from fromnoise.training.tuning.factors import Factors, learning_factors
 from fromnoise.training.tuning.finetune import learning_unet, model_outcome
 from fromnoise.training.tuning.lora import Ranked, new_factors, outcome_of

@@ -23,12 +23,12 @@ from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL, require_writable
 from fromnoise.text import PromptEncoder
-from fromnoise.training.callbacks import Averages, LearningRate
+from fromnoise.training.callbacks import CHECKPOINT, Averages, LearningRate
 from fromnoise.training.optimizers import adamw
 from fromnoise.training.processes import launched
 from fromnoise.training.recipe import recipe_lines
 from fromnoise.training.record import Record
-from fromnoise.training.run import Show, fit, open_run
+from fromnoise.training.run import RECIPE, Show, fit, open_run, require_begun
 from fromnoise.training.tuning.made import Made
 from fromnoise.training.tuning.needs import Forecast, Room
 from fromnoise.training.tuning.samples import HeldOut, Pool, Told
@@ -90,13 +90,13 @@ def opened(recipe: Tuning, *, whole: bool = False) -> Pipeline:
 def begin(folder: Path, recipe: Tuning, sources: Sequence[Path] = (), count: int = 0, *, resume: bool) -> None:
     """Open the run folder, where `count` pictures of the files or folders `sources` are noted for a model card.
 
-    UsageError when a resumed run was started with another recipe, or there is one already.
+    UsageError when a resumed run was started with another recipe or isn't there, or a new one is there already.
     """
-    before = folder / "recipe.toml"
-    if not resume and (folder / "checkpoint.pt").exists():
+    if not resume and (folder / CHECKPOINT).exists():
         raise UsageError(f"{folder} has a checkpoint: --resume goes on from it, another --run starts afresh")
-    if resume and before.exists():
-        _require_same(before, folder, recipe)
+    if resume:
+        require_begun(folder)
+        _require_same(folder / RECIPE, folder, recipe)
     if launched().main:
         open_run(folder, recipe)
         if sources:

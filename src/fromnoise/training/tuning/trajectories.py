@@ -21,10 +21,10 @@ from fromnoise.pipeline import Pipeline
 from fromnoise.request import Request
 from fromnoise.runtime.device import mixed_precision
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.paths import atomic_write
 from fromnoise.runtime.seeds import PictureNoise, generator
 from fromnoise.text.known import KnownConcepts
-from fromnoise.training.tuning.claims import claim
+from fromnoise.training.claims import claim
+from fromnoise.training.saving import read, save
 from fromnoise.training.tuning.pictures import read_captioned, require_captions
 from fromnoise.training.tuning.samples import Sample, Told
 
@@ -102,10 +102,8 @@ def drawn(task: TuningTask, prompts: Sequence[str], teaching: Teaching, folder: 
     for first in range(0, len(prompts), CHUNK):
         path, part = folder / f"{first:06d}.pt", prompts[first : first + CHUNK]
         if not path.exists():
-            made_now = {"captions": part, "states": states_of(task, part, teaching, first)}
-            with atomic_write(path, overwrite=True) as temporary:
-                torch.save(made_now, temporary)
-        kept = torch.load(path, weights_only=True)
+            save(path, {"captions": part, "states": states_of(task, part, teaching, first)})
+        kept = read(path)
         if kept["captions"] != part:
             raise UsageError(f"{folder} holds the drawings of other prompts; give the same ones, or another --run")
         made += [Sample(states, (caption,)) for caption, states in zip(part, kept["states"], strict=True)]

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from fromnoise.runtime.paths import atomic_write
 from fromnoise.training.callbacks import Averages
 from fromnoise.training.learner import Callback, Learner, Stop
 from fromnoise.training.record import Record
+from fromnoise.training.saving import read, save
 from fromnoise.training.tuning.controls import Controls
 from fromnoise.training.tuning.samples import HeldOut
 from fromnoise.training.tuning.task import TuningTask
@@ -83,7 +83,7 @@ class Watch(Callback):
     def restore(self) -> None:
         """Give the module its best weights."""
         if self.path.exists():
-            self.task.model.load_state_dict(torch.load(self.path, weights_only=True))
+            self.task.model.load_state_dict(read(self.path, "give another --run"))
 
     def say(self, text: str) -> None:
         """Tell a person, now and in the log; one process speaks for all."""
@@ -119,8 +119,7 @@ class Watch(Callback):
 
     def _keep(self) -> None:
         if self.task.processes.main:
-            with atomic_write(self.path, overwrite=True) as temporary:
-                torch.save(self.task.model.state_dict(), temporary)
+            save(self.path, self.task.model.state_dict())
 
 
 @contextmanager
