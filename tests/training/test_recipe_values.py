@@ -98,7 +98,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, kind: type, t
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(tmp_path: Path, kind: type, text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=rf"r\.toml: .*{words}"):
         read(kind, tmp_path, text)
 
 

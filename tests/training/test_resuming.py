@@ -13,6 +13,8 @@ from fromnoise.runtime.errors import UsageError
 from fromnoise.training import autoencoder, denoiser, text_encoder
 from fromnoise.training.recipe import read_recipe
 from fromnoise.training.text_encoder import train_text_encoder
+from fromnoise.training.tuning.lora import LoraRecipe
+from fromnoise.training.tuning.running import begin
 from tests.small_dataset import record, write_dataset
 from tests.tiny import AUTOENCODER, UNET
 from tests.training.test_text_encoder import RECIPE, Words
@@ -105,6 +107,8 @@ def test_a_run_from_before_datasets_were_noted_goes_on(
 def test_there_has_to_be_a_run_to_go_on_from(begun: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(UsageError, match=r"there is no run in .*fresh to go on from; leave out --resume to start one"):
         train(tmp_path, TOY, run="fresh", resume=True)
+    with pytest.raises(UsageError, match="there is no run in"):
+        begin(tmp_path / "fresh", LoraRecipe(), resume=True)
     assert not (tmp_path / "fresh").exists()
     (begun / "checkpoint.pt").unlink()
     with caplog.at_level("INFO", "fromnoise"):

@@ -81,7 +81,7 @@ ALLOWED: Mapping[str, Rule] = MappingProxyType(
 def read_recipe(recipe: R, path: Path | None) -> R:
     """`recipe` with the fields that the file names replaced.
 
-    UsageError for a bad file, an unknown field and a value that is not allowed.
+    UsageError for a bad file, an unknown field, a value that is not allowed and fields that don't go together.
     """
     if path is None:
         return recipe
@@ -94,7 +94,10 @@ def read_recipe(recipe: R, path: Path | None) -> R:
         if name not in known:
             raise UsageError(f"{path}: no field {name!r} in this recipe; it has {', '.join(known)}")
     require_allowed(recipe, values, lambda name: f"{path}: {name}")
-    return replace(recipe, **{name: _frozen(value) for name, value in values.items()})  # type: ignore[type-var]
+    try:
+        return replace(recipe, **{name: _frozen(value) for name, value in values.items()})  # type: ignore[type-var]
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def require_allowed(default: object, values: Mapping[str, Any], called: Callable[[str], str]) -> None:
