@@ -80,7 +80,7 @@ LIKE = ("diffusers", "a1111", "comfyui")
 QUALITIES = ("draft", "balanced", "best")
 """How much work a picture is worth; see pipeline.quality for what each means."""
 
-ADAPTER_KINDS = ("lora", "embedding", "control")
+ADAPTER_KINDS = ("lora", "embedding", "control", "vae")
 
 TILINGS = ("x", "y", "xy")
 """Axes along which a picture's opposite edges may meet: x left and right, y top and bottom."""
@@ -175,7 +175,8 @@ class Begun:
 class AdapterHash:
     """Which file an adapter of this name was: the first twelve hex digits of a SHA-256, as other tools write it.
 
-    `kind` is "lora" (the tensors alone were hashed), "embedding" or "control" (all of the file was).
+    `kind` is "lora" (the tensors alone were hashed), "embedding", "control" or, for an autoencoder that isn't the
+    model's own, "vae" (all of the file was).
     """
 
     kind: str

@@ -160,3 +160,11 @@ def test_a_picture_that_was_resized(draw: Run, run: Run, tiny_model: Path):
     result = run("replay", "small.png", "--model", tiny_model)
     assert result.code == 1
     assert "the file is 8x8 pixels large, and what is drawn 16x16: it was cut or resized since" in result.stderr
+
+
+def test_another_autoencoder_is_said(run: Run, tiny_model: Path, tmp_path: Path):
+    another = write_model(tmp_path / "another")
+    said = ("a wolf", "--seed", 1, "--steps", 3, "--model", tiny_model)
+    assert run(*said, "--vae", another, "-o", "a.png").code == 0
+    assert run("replay", "a.png", "--exact", "--model", tiny_model, "--vae", another).code == 0
+    assert "drawn with the vae another (" in run("replay", "a.png", "--model", tiny_model).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,27 @@ def test_what_a_prompt_names_must_be_there(pipe: fn.Pipeline, tiny_model: Path) 
         fn.load(tiny_model)("a kite <lora:cat:1>", **SAID)
     with pytest.raises(fn.UsageError, match="hypernet"):
         pipe("a kite <hypernet:cat:1>", **SAID)
+
+
+def test_a_file_that_is_written_anew_is_read_anew(pipe: fn.Pipeline, tiny_model: Path, tmp_path: Path) -> None:
+    shape, file = pipe.unet.get_submodule(LAYER).weight.shape, tmp_path / "new.safetensors"
+    drawn = []
+    for seed in (1, 2):
+        draw = torch.Generator().manual_seed(seed)
+        factors = Factors(torch.randn(shape[0], 2, generator=draw), torch.randn(2, shape[1], generator=draw))
+        file.unlink(missing_ok=True)
+        write_lora(file, {"unet": {LAYER: factors}})
+        os.utime(file, ns=(1, 1))  # as copies that keep their times do
+        drawn.append(pixels(pipe, "a kite", loras=(Lora(str(file)),)))
+    assert not np.array_equal(*drawn)
+    assert np.array_equal(drawn[1], pixels(fn.load(tiny_model), "a kite", loras=(Lora(str(file)),)))
+
+
+def test_a_weight_that_is_no_number_is_said(pipe: fn.Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    assert np.array_equal(pixels(pipe, "a <lora:cat:0,3>"), pixels(pipe, "a <lora:cat:1>"))
+    assert "'0,3' in <lora:…> is no number; 1 is taken" in caplog.text
+
+
+def test_a_request_of_another_kind(pipe: fn.Pipeline) -> None:
+    with pytest.raises(fn.UsageError, match="prompt must be text"):
+        pipe(5)  # type: ignore[arg-type]

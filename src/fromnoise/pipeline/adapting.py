@@ -19,7 +19,8 @@ from fromnoise.text import read
 KEPT = 2
 """Sets of adapters kept ready; each holds a second copy of the weights that it changes."""
 
-Asked = tuple[tuple[Lora, ...], tuple[str, ...]]
+Asked = tuple[tuple[Lora, ...], tuple[str, ...], tuple[tuple[int, ...], ...]]
+"""Adapters, and the states of their files: one that is written anew is read anew."""
 
 
 class Wardrobe:
@@ -30,6 +31,8 @@ class Wardrobe:
     ) -> None:
         """`folders` hold the adapters that prompts name; `model` is the file or folder that the modules are from."""
         self.modules, self.folders, self.model = modules, folders, model
+        self.vae: tuple[str, Path] | None = None
+        """The name and the file of an autoencoder that isn't the model's own."""
         self._ready: OrderedDict[Asked, Adapted] = OrderedDict()
         self._lock = Lock()
 
@@ -38,14 +41,18 @@ class Wardrobe:
 
         Raises UsageError for an adapter that isn't there, FromnoiseError for one that doesn't fit.
         """
-        asked = self.loras(request), request.embeddings
+        asked = self._asked(self.loras(request), request.embeddings)
         with self._lock:
             if asked not in self._ready:
-                self._ready[asked] = self._made(*asked)
+                self._ready[asked] = self._made(*asked[:2])
             self._ready.move_to_end(asked)
             while len(self._ready) > KEPT:
                 self._ready.popitem(last=False)
             return self._ready[asked]
+
+    def _asked(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Asked:
+        files = [self.file(path) for path in (*(each.path for each in loras), *embeddings)]
+        return loras, embeddings, tuple(map(_state, files))
 
     def loras(self, request: Request) -> tuple[Lora, ...]:
         """All that a request uses: the model's few-step one, its own, and those that its prompt names."""
@@ -80,15 +87,23 @@ class Wardrobe:
         used = [("lora", self.file(each.path)) for each in self.loras(request)]
         used += [("embedding", self.file(each)) for each in request.embeddings]
         controls = (found(each.model) for each in request.controls if Path(each.model).expanduser().exists())
-        return tuple(_hash(kind, path) for kind, path in (*used, *(("control", each) for each in controls)))
+        used += [("control", each) for each in controls]
+        vae = () if self.vae is None else (_hash("vae", self.vae[1], self.vae[0]),)
+        return (*(_hash(kind, path) for kind, path in used), *vae)
 
     def _made(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Adapted:
         uses = [Use(read_adapter(self.file(each.path)), each.weight, each.text) for each in loras]
         return Adapted(self.modules, uses, [read_embedding(self.file(each)) for each in embeddings])
 
 
-def _hash(kind: str, path: Path) -> AdapterHash:
+def _state(file: Path) -> tuple[int, ...]:
+    """What changes when a file is written anew, whatever its clock says."""
+    facts = file.stat()
+    return facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
+
+
+def _hash(kind: str, path: Path, name: str | None = None) -> AdapterHash:
     try:
-        return AdapterHash(kind, path.stem, adapter_hash(path, tensors_only=kind == "lora"))
+        return AdapterHash(kind, name or path.stem, adapter_hash(path, tensors_only=kind == "lora"))
     except OSError as error:
         raise UsageError(f"the adapter {path} can't be read: {error.strerror or error}") from error

@@ -150,7 +150,7 @@ class Pipeline:
 
     def resolve(self, request: Request | str, **fields: Any) -> Request:
         """The request with everything stated: seed, size, model. UsageError for what the model can't draw."""
-        if isinstance(request, str):
+        if not isinstance(request, Request):
             request = Request(prompt=request)
         request = self.fill(request.with_(**fields))
         size = request.size or drawing_size(request, self.size, self.multiple) or self.size

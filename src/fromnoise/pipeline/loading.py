@@ -91,7 +91,7 @@ def load(
     def built(part: Part) -> Any:
         return waiting(part, form, turns, size) if low_memory else loaded(part)
 
-    return Pipeline(
+    pipe = Pipeline(
         prompts=_prompts(checkpoint, built),
         unet=built(parts["unet"]),
         autoencoder=built(parts["vae"]),
@@ -106,6 +106,9 @@ def load(
         turns=turns,
         dtype=form,
     )
+    if vae is not None and "vae" in replaced:
+        pipe.wardrobe.vae = Path(vae).stem, replaced["vae"].source
+    return pipe
 
 
 def parameters(part: Part) -> int:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from fromnoise.runtime.log import warn
 from fromnoise.text.brackets import CLOSES, Section, Span, plain_number, spell, weigh
 
 MAX_DEPTH = 64
@@ -313,7 +315,7 @@ def _nodes(text: str) -> Nodes:
 
 
 def _adapter(kind: str, arguments: str) -> Adapter:
-    """`name`, `name:text` or `name:text:unet`, or with `te=` and `unet=`; a weight that is no number is 1."""
+    """`name`, `name:text` or `name:text:unet`, or with `te=` and `unet=`; a weight that is no number is 1, and said."""
     positional = [each for each in arguments.split(":") if "=" not in each]
     named = dict(each.split("=", 1) for each in arguments.split(":") if "=" in each)
     name, *weights = positional or [""]
@@ -322,11 +324,12 @@ def _adapter(kind: str, arguments: str) -> Adapter:
 
 
 def _weight(number: str, default: float) -> float:
-    try:
-        value = float(number)
-    except ValueError:
-        return default
-    return value if math.isfinite(value) else default
+    with suppress(ValueError):
+        if math.isfinite(value := float(number)):
+            return value
+    if number:
+        warn(f"{number!r} in <lora:…> is no number; {default:g} is taken, as in the web UI")
+    return default
 
 
 def _write_part(part: Part) -> str:
