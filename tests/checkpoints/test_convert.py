@@ -141,6 +141,17 @@ def test_a_vocabulary_of_ones_own_goes_along(tmp_path: Path, tiny_model: Path):
     assert same(open_checkpoint(tmp_path / "back"), open_checkpoint(tiny_model))
 
 
+def test_a_damaged_vocabulary_in_the_cache_is_written_anew(tmp_path: Path, tiny_model: Path):
+    convert_checkpoint(tiny_model, tmp_path / "x.safetensors")
+    folder = open_checkpoint(tmp_path / "x.safetensors").tokenizers["tokenizer"]
+    assert folder is not None
+    (folder / "vocab.json").write_bytes(b"\xff")
+    (folder / "merges.txt").unlink()
+    assert open_checkpoint(tmp_path / "x.safetensors").tokenizers["tokenizer"] == folder
+    for name in ("vocab.json", "merges.txt"):
+        assert (folder / name).read_text() == (tiny_model / "tokenizer" / name).read_text()
+
+
 def test_the_prediction_is_stated_where_other_tools_look(model: Path, tmp_path: Path):
     convert_checkpoint(model, tmp_path / "x.safetensors", family="sd2")
     metadata = open_weights(tmp_path / "x.safetensors").metadata
