@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,12 @@ def test_weighted_sum_and_added_difference() -> None:
     assert torch.equal(values(merged([one, two], 0.0))["w"], A)
     assert torch.equal(values(merged([one, two], 1.0))["w"], B)
     assert torch.equal(values(merged([one, two, two], 1.0))["w"], A)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_weight_is_a_finite_number(weight: float) -> None:
+    with pytest.raises(UsageError, match="the weight must be a number"):
+        merged([checkpoint(w=A), checkpoint(w=B)], weight)
 
 
 def test_arithmetic_is_float32_and_the_first_ones_format_is_kept() -> None:
@@ -161,6 +168,12 @@ def test_the_format_of_the_tuned_weights_is_kept_and_its_rounding_counted() -> N
     assert 1e-5 < found.error < 1e-2
     exact = extract(checkpoint(**{"a.weight": base}), checkpoint(**{"a.weight": delta}), 2, dtype=torch.float32)
     assert exact.error < 1e-5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_of_no_numbers_is_named(value: float) -> None:
+    with pytest.raises(FromnoiseError, match=r"a\.weight of .* not finite"):
+        extract(checkpoint(**{"a.weight": A}), checkpoint(**{"a.weight": torch.full_like(A, value)}), 2)
 
 
 def test_nothing_to_extract(tiny_model: Path) -> None:

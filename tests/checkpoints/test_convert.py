@@ -12,12 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
 from fromnoise.checkpoints.convert import convert_checkpoint, write_checkpoint
+from fromnoise.checkpoints.destinations import require_free
 from fromnoise.checkpoints.model_folder import EXTRAS, write_folder
 from fromnoise.checkpoints.single_file import write_file
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.checkpoints.weights import open_weights
 from fromnoise.models.published import FAMILIES
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.paths import EMBEDDED_MODEL
 from tests.checkpoints.samples import bits, equal, same, small
 
 WHOLE = [family.name for family in FAMILIES.values() if family.pipeline_class]
@@ -139,6 +141,17 @@ def test_a_vocabulary_of_ones_own_goes_along(tmp_path: Path, tiny_model: Path):
     assert same(open_checkpoint(tmp_path / "back"), open_checkpoint(tiny_model))
 
 
+def test_a_damaged_vocabulary_in_the_cache_is_written_anew(tmp_path: Path, tiny_model: Path):
+    convert_checkpoint(tiny_model, tmp_path / "x.safetensors")
+    folder = open_checkpoint(tmp_path / "x.safetensors").tokenizers["tokenizer"]
+    assert folder is not None
+    (folder / "vocab.json").write_bytes(b"\xff")
+    (folder / "merges.txt").unlink()
+    assert open_checkpoint(tmp_path / "x.safetensors").tokenizers["tokenizer"] == folder
+    for name in ("vocab.json", "merges.txt"):
+        assert (folder / name).read_text() == (tiny_model / "tokenizer" / name).read_text()
+
+
 def test_the_prediction_is_stated_where_other_tools_look(model: Path, tmp_path: Path):
     convert_checkpoint(model, tmp_path / "x.safetensors", family="sd2")
     metadata = open_weights(tmp_path / "x.safetensors").metadata
@@ -189,11 +202,11 @@ def test_nothing_is_overwritten_unasked(model: Path, tmp_path: Path):
     for source, place in ((model, single), (single, folder)):
         with pytest.raises(UsageError, match="exists; choose another name"):
             convert_checkpoint(source, place)
-    (folder / "old.txt").write_text("old")
+    (folder / "unet" / "old.json").write_text("old")
     convert_checkpoint(model, single, overwrite=True)
     convert_checkpoint(single, folder, overwrite=True)
     assert single.read_bytes() == before
-    assert not (folder / "old.txt").exists()
+    assert not (folder / "unet" / "old.json").exists()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["copy", "model", "x.safetensors"]
 
 
@@ -212,6 +225,38 @@ def test_places_that_are_refused(model: Path, tmp_path: Path):
             convert_checkpoint(source, tmp_path / place, overwrite=True)
     assert (tmp_path / "papers" / "thesis.txt").read_text() == "years of work"
     assert (model / "model_index.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "made", ["config.json", "model/thesis.txt", "model/unet/thesis.txt", "model/src/thesis.json", "model/unet/a/b.json"]
+)
+def test_a_folder_that_holds_more_than_a_model_stays(model: Path, tmp_path: Path, made: str):
+    convert_checkpoint(model, tmp_path / "x.safetensors")
+    (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / made).write_text("{}")
+    place = tmp_path / "model" if made.startswith("model") else tmp_path
+    with pytest.raises(UsageError, match=r"a folder of something else|holds"):
+        convert_checkpoint(tmp_path / "x.safetensors", place, overwrite=True)
+    with pytest.raises(UsageError, match="a folder of something else"):
+        require_free(place, overwrite=True)
+    assert (tmp_path / made).is_file()
+
+
+def test_a_models_folder_and_that_of_a_part_may_be_replaced(model: Path, monkeypatch: pytest.MonkeyPatch):
+    require_free(EMBEDDED_MODEL, overwrite=True)
+    require_free(model / "unet", overwrite=True)
+    with pytest.raises(UsageError, match="is a part of"):
+        convert_checkpoint(model, model / "unet", overwrite=True)
+    monkeypatch.chdir(model)
+    with pytest.raises(UsageError, match="that you are in"):
+        require_free(Path(), overwrite=True)
+    with pytest.raises(UsageError, match="pickles are read"):
+        require_free(Path("x.CKPT"), overwrite=True)
+
+
+def test_an_ending_may_be_in_capitals(model: Path, tmp_path: Path):
+    convert_checkpoint(model, tmp_path / "x.SAFETENSORS")
+    assert (tmp_path / "x.SAFETENSORS").is_file()
 
 
 def test_a_failure_half_way_leaves_the_old_folder(model: Path, tmp_path: Path):

@@ -60,3 +60,10 @@ def test_an_unsupported_config_is_refused() -> None:
         UNetConfig.from_json({**UNET.to_json(), "class_embed_type": "timestep"})
     with pytest.raises(FromnoiseError, match="act_fn = 'gelu' is not supported"):
         UNetConfig.from_json({**UNET.to_json(), "act_fn": "gelu"})
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "{"])
+def test_json_that_is_no_object_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(FromnoiseError, match=r"config\.json"):
+        read_json(tmp_path / "config.json")

@@ -201,6 +201,13 @@ def test_what_is_no_part_of_stable_diffusion(tmp_path: Path):
         open_checkpoint(path)
 
 
+@pytest.mark.parametrize("key", ["lora_unet_a.lora_up.weight", "unet.a.lora_A.weight", "unet.a.lora.up.weight"])
+def test_an_adapter_is_said_to_be_one(tmp_path: Path, key: str):
+    path = sparse_file(tmp_path / "a.safetensors", {key: shape_only(8, 2)})
+    with pytest.raises(FromnoiseError, match=r"a\.safetensors is an adapter, not a checkpoint; .* --lora"):
+        open_checkpoint(path)
+
+
 def with_words_of(width: int) -> dict[str, Stored]:
     """SDXL's keys with another width of cross-attention."""
     return {

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fromnoise.adapters import Use, applied, read_adapter
+from fromnoise.adapters import Use, applied, extracting, read_adapter
 from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.convert import write_checkpoint
 from fromnoise.checkpoints.stored import Stored
 from fromnoise.pipeline import load
 from tests.cli.conftest import Run
+from tests.cli.test_errors import is_one_line
 
 
 @pytest.fixture
@@ -78,3 +80,25 @@ def test_extract_says_what_is_wrong(run: Run, tiny_model: Path, tuned: Path) -> 
     Path("found.safetensors").touch()
     assert "exists" in run("extract", tiny_model, tuned, "-o", "found.safetensors").stderr
     assert run("extract", tiny_model, tuned, "-o", "x.safetensors", "--rank", 0).code == 2
+
+
+def test_no_source_is_replaced_by_what_is_made_of_it(run: Run, tiny_model: Path, tuned: Path) -> None:
+    before = tuned.read_bytes()
+    for command in ("merge", "extract"):
+        done = run(command, tiny_model, tuned, "-o", tuned, "--overwrite")
+        assert is_one_line(done, 2, "is what is read")
+    shutil.copytree(tiny_model, "hold/unet")
+    Path("hold/model_index.json").write_text("{}")
+    assert is_one_line(run("merge", tiny_model, "hold/unet", "-o", "hold", "--overwrite"), 2, "hold/unet itself")
+    assert tuned.read_bytes() == before and Path("hold/unet/unet/config.json").is_file()
+
+
+def test_extract_looks_at_its_place_before_it_works(
+    run: Run, tiny_model: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extracting, "nearest", lambda *_: pytest.fail("worked"))
+    Path("folder.safetensors").mkdir()
+    Path("file").touch()
+    done = run("extract", tiny_model, tuned, "-o", "folder.safetensors", "--overwrite")
+    assert is_one_line(done, 2, "of the other kind")
+    assert is_one_line(run("extract", tiny_model, tuned, "-o", "file/lora.safetensors"), 2, "can't write in file")

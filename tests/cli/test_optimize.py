@@ -32,6 +32,21 @@ def test_mistakes_are_one_line(run: Run, tiny_model: Path, monkeypatch: pytest.M
     assert is_one_line(run("optimize", tiny_model, "-o", "x"), 2, "int8 needs a CPU with AVX512-VNNI or AMX")
 
 
+def test_its_place_is_looked_at_before_the_work(run: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimising, "optimise", lambda *_, **__: pytest.fail("worked"))
+    Path("other").mkdir()
+    Path("other/a.png").touch()
+    assert is_one_line(run("optimize", tiny_model, "-o", "other", "--overwrite"), 2, "a folder of something else")
+    assert is_one_line(run("optimize", tiny_model, "-o", ".", "--overwrite"), 2, "that you are in")
+    assert is_one_line(run("optimize", tiny_model, "-o", "other/a.png/x"), 2, "can't write in")
+    assert is_one_line(run("optimize", tiny_model, "-o", tiny_model.parent, "--overwrite"), 2, "holds")
+
+
+def test_a_dot_is_no_ending(run: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimising, "supported", lambda: False)
+    assert is_one_line(run("optimize", tiny_model, "-o", "sd1.5-int8"), 2, "int8 needs a CPU")
+
+
 def test_help_has_examples(run: Run) -> None:
     told = run("optimize", "--help").stdout.decode()
     assert "fromnoise optimize sd15.safetensors -o sd15-int8/" in told

@@ -48,6 +48,14 @@ def test_a_changed_file_is_read_again(weights: Path, content: bytes, changed: in
     assert remembered_digest(weights) == sha256(content)
 
 
+def test_another_file_of_the_same_size_and_time_is_read(weights: Path):
+    remembered_digest(weights)
+    (weights.parent / "other").write_bytes(b"two")
+    os.utime(weights.parent / "other", (OLD, OLD))
+    (weights.parent / "other").replace(weights)
+    assert remembered_digest(weights) == sha256(b"two")
+
+
 def test_a_file_that_changed_just_now_is_not_remembered(weights: Path):
     os.utime(weights)
     remembered_digest(weights)

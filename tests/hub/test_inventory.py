@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from fromnoise.hub import inventory
 from fromnoise.hub.inventory import KOHYA, Model, damage, models
 from fromnoise.hub.names import Name
-from fromnoise.hub.pulled import repository_folder
+from fromnoise.hub.pulled import pulled, repository_folder
 from fromnoise.hub.pulling import pull
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
@@ -39,6 +39,14 @@ def test_what_was_pulled(hub: Hub, tiny_model: Path):
     assert model.size == sum(map(len, held.files.values()))
     assert set(model.recorded) == set(held.files)
     assert damage(model) == []
+
+
+def test_a_damaged_branch_is_as_if_it_were_not_there(hub: Hub, tiny_model: Path):
+    held = published(hub, "a/tiny", tiny_model)
+    pull(Name("a/tiny"))
+    (repository_folder("a/tiny") / "refs" / "main").write_bytes(b"\xff\xfe")
+    assert only("a/tiny").path.name == held.commit
+    assert pulled(Name("a/tiny")) is None
 
 
 def test_hashes_are_known_without_reading(hub: Hub):

@@ -84,6 +84,26 @@ def test_bad_folders_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
         Tokenizer.read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", "null"),
+        ("tokenizer_config.json", "[" * 100_000),
+        ("tokenizer_config.json", '{"model_max_length": 1e30}'),
+        ("tokenizer_config.json", '{"model_max_length": "many"}'),
+        ("special_tokens_map.json", '{"pad_token": {}}'),
+        ("special_tokens_map.json", '{"pad_token": null}'),
+        ("vocab.json", '{"a": "b", "<|startoftext|>": 1, "<|endoftext|>": 2}'),
+        ("vocab.json", '{"<|startoftext|>": 1, "<|endoftext|>": 2}'),
+    ],
+)
+def test_damaged_files_are_named(tokenizer: Tokenizer, tmp_path: Path, file: str, content: str) -> None:
+    save_tokenizer(tmp_path, tokenizer)
+    (tmp_path / file).write_text(content)
+    with pytest.raises(FromnoiseError, match=tmp_path.name):
+        Tokenizer.read(tmp_path)
+
+
 def test_a_vocabulary_without_special_tokens_is_refused() -> None:
     with pytest.raises(UsageError, match="startoftext"):
         Tokenizer({"a": 0}, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -112,6 +113,8 @@ def _extract_part(base: Part, tuned: Part, rank: int, dtype: torch.dtype | None,
         if stored.dtype.is_floating_point:
             difference = stored.read().float() - base.tensors[key].read().float()
             differed = _square(difference)
+            if not math.isfinite(differed):
+                raise FromnoiseError(f"{key} of {base.source} or {tuned.source} holds numbers that are not finite")
             if differed and _is_layer(key, difference):
                 lora = nearest(difference, rank, dtype or stored.dtype)
                 loras[key.removesuffix(".weight")] = lora

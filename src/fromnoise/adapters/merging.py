@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -33,10 +34,12 @@ def merged(checkpoints: Sequence[Checkpoint], weight: float) -> Checkpoint:
 
     It keeps the first one's dtypes, scheduler, tokenizers and left-overs; arithmetic is float32, and numbers that are
     not floating point are the first one's. Raises FromnoiseError naming the first keys when parts, keys or shapes
-    differ, UsageError for another number of checkpoints.
+    differ, UsageError for another number of checkpoints or a weight that is no finite number.
     """
     if len(checkpoints) not in (2, 3):
         raise UsageError(f"merging takes two checkpoints, or three to add a difference, not {len(checkpoints)}")
+    if not math.isfinite(weight):
+        raise UsageError(f"the weight must be a number such as 0.5, not {weight:g}")
     mix = weighted_sum(weight) if len(checkpoints) == 2 else add_difference(weight)
     first, *others = checkpoints
     for other in others:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from fromnoise.adapters.factors import Factors, Loha, Lokr, Lora
 from fromnoise.adapters.families import seen_family, stated_family
 from fromnoise.adapters.keys import LOHA, LOKR, LORA, NUMBERS, Key, read_key, refused_kind
+from fromnoise.adapters.settings import peft_scale
 from fromnoise.checkpoints.folder import read_json
 from fromnoise.checkpoints.report import first_of
 from fromnoise.checkpoints.stored import Stored, Tensors
@@ -92,7 +92,7 @@ def _opened(path: Path) -> tuple[Weights, Mapping[str, Any]]:
 def _told(path: Path, metadata: Mapping[str, str]) -> Mapping[str, Any]:
     try:
         values = json.loads(metadata.get(DIFFUSERS_CONFIG, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FromnoiseError(f"{path}: {DIFFUSERS_CONFIG} in its metadata can't be read: {error}") from error
     return values if isinstance(values, dict) else {}
 
@@ -192,25 +192,12 @@ def _scale(
     if "alpha" in leaves:
         alpha = _number(path, layer, leaves["alpha"])
         return scalar * (alpha / rank if rank and alpha else 1.0)
-    return scalar * _peft_scale(layer, rank, settings)
-
-
-def _peft_scale(layer: str, rank: int | None, settings: Mapping[str, Any]) -> float:
-    """PEFT's alpha / r, or alpha / sqrt(r) for rank-stabilised LoRA (Kalajdzievski 2023)."""
-    alpha = _patterned(layer, settings.get("alpha_pattern"), settings.get("lora_alpha", settings.get("alpha")))
-    rank = rank or _patterned(layer, settings.get("rank_pattern"), settings.get("r"))
-    if alpha is None or not rank:
-        return 1.0
-    return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-
-
-def _patterned(layer: str, patterns: Mapping[str, Any] | None, default: Any) -> Any:
-    """A setting of PEFT's, which patterns of layers' names may overrule."""
-    found = (value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", layer))
-    return next(found, default)
+    return scalar * peft_scale(path, layer, rank, settings)
 
 
 def _number(path: Path, layer: str, stored: Stored) -> float:
     if stored.shape not in ((), (1,)):
         raise FromnoiseError(f"{path}: alpha of {layer} should be one number, not {list(stored.shape)}")
-    return float(stored.read())
+    if not math.isfinite(value := float(stored.read())):
+        raise FromnoiseError(f"{path}: alpha of {layer} is {value}, which is no scale; fetch the file again")
+    return value

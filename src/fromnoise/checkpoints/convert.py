@@ -10,16 +10,14 @@ from pathlib import Path
 
 from fromnoise.checkpoints.building import build
 from fromnoise.checkpoints.checkpoint import Checkpoint, Part
-from fromnoise.checkpoints.model_folder import MODEL_INDEX, write_folder
+from fromnoise.checkpoints.destinations import is_single, require_apart, require_free
+from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.checkpoints.opening import open_checkpoint
 from fromnoise.checkpoints.report import compare
 from fromnoise.checkpoints.single_file import write_file
 from fromnoise.checkpoints.tensor_file import Told
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import warn
-
-SINGLE = ".safetensors"
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 Progress = Callable[[int, int], None]
 """Told how many bytes are written, and of how many."""
@@ -52,7 +50,7 @@ def convert_checkpoint(
     `keep_extra`; the folder keeps them in a file of its own. `family` and `prediction` as for `open_checkpoint`.
     Raises UsageError when the destination exists and may not be replaced.
     """
-    _require_apart(source, destination)
+    require_apart(source, destination)
     require_free(destination, overwrite)
     checkpoint = open_checkpoint(source, family=family, prediction=prediction)
     return write_checkpoint(checkpoint, destination, keep_extra=keep_extra, overwrite=overwrite, progress=progress)
@@ -67,7 +65,7 @@ def write_checkpoint(
     progress: Progress = lambda done, total: None,
 ) -> Conversion:
     """Write an opened checkpoint, each tensor read only when its turn comes. See `convert_checkpoint`."""
-    _require_apart(checkpoint.path, destination)
+    require_apart(checkpoint.path, destination)
     require_free(destination, overwrite)
     for part in checkpoint.parts.values():
         _require_whole(part)
@@ -75,7 +73,7 @@ def write_checkpoint(
     size = sum(each.bytes for each in named)
     told = _counter(progress, size + (sum(each.bytes for each in checkpoint.extras.values()) if keep_extra else 0))
     _warn_of_gaps(checkpoint)
-    if destination.suffix == SINGLE:
+    if is_single(destination):
         write_file(destination, checkpoint, keep_extra=keep_extra, overwrite=overwrite, told=told)
     else:
         with _folder_at(destination) as folder:
@@ -94,27 +92,6 @@ def _warn_of_gaps(checkpoint: Checkpoint) -> None:
     vae = checkpoint.parts.get("vae")
     if vae and vae.class_name == "AutoencoderKL" and "scaling_factor" not in vae.config:
         warn(f"{vae.source} does not say how its latents are scaled; name its family (sdxl, say) to write it down")
-
-
-def _require_apart(source: Path, destination: Path) -> None:
-    if destination.resolve() in source.resolve().parents:
-        raise UsageError(f"{destination} holds {source} itself; choose another name")
-
-
-def require_free(destination: Path, overwrite: bool) -> None:
-    """UsageError unless a model can be written there: where nothing is, or a model that may be replaced."""
-    if destination.suffix in PICKLES:
-        raise UsageError(f"{destination}: pickles are read, never written; choose a name that ends in {SINGLE}")
-    if not destination.exists():
-        return
-    if not overwrite:
-        raise UsageError(f"{destination} exists; choose another name or allow overwriting")
-    if destination.is_dir() == (destination.suffix == SINGLE):
-        raise UsageError(f"{destination} exists and is of the other kind (file or folder); choose another name")
-    models = (MODEL_INDEX, "config.json")
-    is_model = destination.is_file() or any((destination / each).is_file() for each in models)
-    if not is_model and any(destination.iterdir()):
-        raise UsageError(f"{destination} is a folder of something else; choose another name")
 
 
 def _counter(progress: Progress, total: int) -> Told:

@@ -33,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FromnoiseError(f"{path} is missing; is {path.parent} part of a Stable Diffusion folder?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FromnoiseError(f"{path} can't be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise FromnoiseError(f"{path} should hold a JSON object, not {type(value).__name__}")

@@ -46,6 +46,9 @@ WRITTEN = MappingProxyType(
 )
 """Where parts go in a file that is written, but for what `written_place` says otherwise."""
 
+ADAPTER_SIGNS = ("lora_", ".lora.", "hada_w", "lokr_w")
+"""What keys of a LoRA, LoHa or LoKr have in them, in any layout."""
+
 ARCHITECTURES: Mapping[str, str] = MappingProxyType(
     {
         "sd1": "stable-diffusion-v1",
@@ -66,6 +69,8 @@ def open_file(path: Path, family: str | None = None, prediction: str | None = No
     places = tuple(find_places(weights.tensors))
     if not places:
         keys = first_of(weights.tensors)
+        if any(sign in key for key in weights.tensors for sign in ADAPTER_SIGNS):
+            raise FromnoiseError(f"{path} is an adapter, not a checkpoint; draw with it as --lora {path}")
         raise FromnoiseError(f"{path} is no Stable Diffusion checkpoint, nor a part of one; its first keys: {keys}")
     found = identify(weights, places, family, prediction)
     left = dict(weights.tensors)

@@ -46,6 +46,12 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
 )
 NAMES: Mapping[torch.dtype, str] = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 
+LARGEST = 2**62 // 8
+"""The most numbers that are believed, whose bytes still fit into 64 bits; empty dimensions count as one."""
+
+DEEPEST = 16
+"""The most dimensions that are believed."""
+
 METADATA = "__metadata__"
 
 Told = Callable[[int], None]
@@ -198,6 +204,8 @@ def _entry(path: Path, key: str, entry: Any) -> tuple[torch.dtype, tuple[int, ..
             raise _damaged(path, f"{key} has no proper dtype, shape and place")
     if name not in DTYPES:
         raise _damaged(path, f"{key} has the dtype {name}, which is none of {', '.join(DTYPES)}")
+    if len(shape) > DEEPEST or prod(max(number, 1) for number in shape) > LARGEST:
+        raise _damaged(path, f"{key} claims the shape {str(shape)[:60]}, which no tensor has")
     if (takes := prod(shape) * DTYPES[name].itemsize) != last - first:
         raise _damaged(path, f"{key}, {name} {shape}, takes {takes} bytes, but has {last - first}")
     return DTYPES[name], tuple(shape), (first, last)

@@ -77,18 +77,26 @@ def write_texts(folder: Path, texts: Texts) -> None:
         if name not in FILES or not isinstance(text, str):
             raise FromnoiseError(f"{name!r} is no file of a tokenizer")
         with atomic_write(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def unpacked(texts: Texts) -> Path:
-    """A folder in the cache with these files, and CLIP's vocabulary where they bring none; written once."""
+    """A folder in the cache with these files, and CLIP's vocabulary where they bring none; written where it is not yet so."""
     if VOCABULARY not in texts:
         texts = {**clip_texts({}), **texts}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
     folder = cache_dir() / "tokenizers" / digest
-    if not all((folder / name).is_file() for name in texts):
+    if not all(_holds(folder / name, text) for name, text in texts.items()):
         write_texts(folder, texts)
     return folder
+
+
+def _holds(path: Path, text: str) -> bool:
+    """True when a file is there and as it was written; a damaged one is written anew."""
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False
 
 
 def clip_texts(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from fromnoise.cli.console import progress, say
 from fromnoise.cli.options import OverwriteFlag
 from fromnoise.hub import found
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.paths import require_writable
 
 if TYPE_CHECKING:
     from fromnoise.adapters import Extracted
@@ -51,10 +52,13 @@ def merge(
     from fromnoise.adapters import merged
     from fromnoise.checkpoints import open_checkpoint
     from fromnoise.checkpoints.convert import write_checkpoint
+    from fromnoise.checkpoints.destinations import require_other
 
     output = output.expanduser()
     checkpoints = [open_checkpoint(found(each)) for each in (first, second, third) if each is not None]
     made = merged(checkpoints, weight)
+    for each in checkpoints:
+        require_other(each.path, output)
     with progress("merging") as show:
         write_checkpoint(made, output, overwrite=overwrite, progress=show)
     print(output)
@@ -85,13 +89,16 @@ def extract(
     from fromnoise.adapters import write_lora
     from fromnoise.adapters.families import family_of_config
     from fromnoise.checkpoints import open_checkpoint
+    from fromnoise.checkpoints.destinations import is_single, require_free, require_other
 
     output = output.expanduser()
-    if output.suffix != ".safetensors":
+    if not is_single(output):
         raise UsageError(f"{output}: a LoRA is written as safetensors; choose a name that ends in .safetensors")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; choose another name or allow overwriting")
+    require_free(output, overwrite)
     before, after = (open_checkpoint(found(each)) for each in (base, tuned))
+    for each in (before, after):
+        require_other(each.path, output)
+    require_writable(output)
     with progress("extracting") as show:
         made = extracted(before, after, rank, told=show)
     family = family_of_config(before.parts["unet"].config) if "unet" in before.parts else None

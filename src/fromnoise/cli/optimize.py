@@ -9,7 +9,9 @@ import typer
 
 from fromnoise.cli.console import progress, say
 from fromnoise.cli.options import OverwriteFlag, parse_size
+from fromnoise.hub import found
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.paths import EMBEDDED_MODEL
 
 if TYPE_CHECKING:
     from fromnoise.pipeline.optimising import Optimised
@@ -58,18 +60,19 @@ def optimize(
     ```
     """
     from fromnoise.checkpoints.convert import write_checkpoint
+    from fromnoise.checkpoints.destinations import PICKLES, SINGLE, require_ready
     from fromnoise.pipeline.optimising import optimise
 
-    if output is None or output.suffix:
+    if output is None or output.suffix.lower() in (SINGLE, *PICKLES):
         raise UsageError("say where to write it: -o and the name of a new folder")
     if not 0 < error < 1:
         raise UsageError(f"--error must lie between 0 and 1, not {error:g}")
     output = output.expanduser()
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; choose another name or allow overwriting")
+    source = EMBEDDED_MODEL if model is None else found(model)
+    require_ready(output, overwrite, source)
     with progress("optimising") as show:
         made = optimise(
-            model, prompts=prompts or (), size=parse_size(size) if size else None, error=error, progress=show
+            source, prompts=prompts or (), size=parse_size(size) if size else None, error=error, progress=show
         )
     with progress("writing (bytes)") as show:
         write_checkpoint(made.checkpoint, output, overwrite=overwrite, progress=show)

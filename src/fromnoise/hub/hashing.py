@@ -48,12 +48,18 @@ def is_whole(path: Path, size: int, expected: str, told: Told = lambda count: No
 
 
 def remembered_digest(path: Path, *, told: Told = lambda count: None) -> str:
-    """A file's SHA-256, computed once and remembered in the cache while path, size and time of change stay the same.
+    """A file's SHA-256, computed once and remembered in the cache while path, file, size and times of change stay.
 
     A file that changed just now is not remembered: its clock may be too coarse to show the next change.
     """
     state = path.stat()
-    known = {"path": str(path.resolve()), "size": state.st_size, "changed": state.st_mtime_ns}
+    known = {
+        "path": str(path.resolve()),
+        "file": state.st_ino,
+        "size": state.st_size,
+        "changed": state.st_mtime_ns,
+        "touched": state.st_ctime_ns,
+    }
     place = cache_dir() / "hashes" / f"{hashlib.sha256(known['path'].encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         entry = json.loads(place.read_text(encoding="utf-8"))

@@ -62,8 +62,7 @@ def repository_folder(repository: str) -> Path:
 def pulled(name: Name) -> Pulled | None:
     """That revision of the repository, if it is here."""
     home = repository_folder(name.repository)
-    reference = home / "refs" / name.revision
-    commit = reference.read_text().strip() if reference.is_file() else name.revision
+    commit = _commit(home / "refs" / name.revision) or name.revision
     folder = home / "snapshots" / commit
     return Pulled(name.repository, commit, folder, _revisions(home, commit)) if folder.is_dir() else None
 
@@ -130,8 +129,16 @@ def _model_in(here: Pulled, name: Name) -> Path:
     raise UsageError(f"{name} holds several files; name one: {', '.join(f'{name}/{each}' for each in weights[:5])}")
 
 
+def _commit(reference: Path) -> str | None:
+    """The commit that a branch or tag was at; None when the cache does not say so, or not legibly."""
+    try:
+        return reference.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+
+
 def _revisions(home: Path, commit: str) -> tuple[str, ...]:
     """The branches and tags that were at a commit when they were fetched, the main one first."""
     refs = home / "refs"
-    named = [path for path in refs.rglob("*") if path.is_file() and path.read_text().strip() == commit]
+    named = [path for path in refs.rglob("*") if _commit(path) == commit]
     return tuple(sorted((path.relative_to(refs).as_posix() for path in named), key=lambda each: (each != MAIN, each)))

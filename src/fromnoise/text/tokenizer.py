@@ -27,6 +27,9 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_MERGES = Path(__file__).parent / "clip_merges.txt.gz"
 """The merges of OpenAI's CLIP, first ones first, two pieces a line."""
 
+LONGEST = 100_000
+"""Positions that a text encoder may be said to have; CLIP has 77."""
+
 _WORD = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
@@ -62,9 +65,14 @@ class Tokenizer:
         FromnoiseError naming the file that is missing or damaged.
         """
         config = {**_json(folder / "tokenizer_config.json", {}), **_json(folder / "special_tokens_map.json", {})}
-        tokens = {name: _content(config.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
-        length = config.get("model_max_length", 77)
-        return cls(*read_vocabulary(folder), max_length=int(length), **tokens)
+        length, vocabulary = _length(folder, config.get("model_max_length", 77)), read_vocabulary(folder)
+        try:
+            tokens = {name: _content(config.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
+            return cls(*vocabulary, max_length=length, **tokens)
+        except FromnoiseError:
+            raise
+        except Exception as error:  # the library has no class of its own for what it doesn't take
+            raise FromnoiseError(f"{folder} is no tokenizer of CLIP's format ({error!r})") from error
 
     @classmethod
     def clip(cls, max_length: int = 77, pad: str = END) -> Tokenizer:
@@ -182,11 +190,23 @@ def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if default is not None and not path.exists():
         return default
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FromnoiseError(f"{path} is missing; is {path.parent} a tokenizer of CLIP's format?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FromnoiseError(f"{path} can't be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise FromnoiseError(f"{path} should hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _length(folder: Path, value: Any) -> int:
+    """`model_max_length`, which is a whole number of positions."""
+    if isinstance(value, int | float) and 2 <= value <= LONGEST and value == int(value):
+        return int(value)
+    raise FromnoiseError(
+        f"{folder}: a model_max_length of {value!r} can't be; write 77, CLIP's, into its tokenizer_config.json"
+    )
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
