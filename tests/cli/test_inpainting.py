@@ -147,6 +147,18 @@ def test_outpaint(draw: Run, run: Run, tiny_model: Path):
     assert run("replay", "a.png", "--exact", "--model", tiny_model).code == 0
 
 
+def test_outpaint_of_a_large_picture(draw: Run, run: Run, tiny_model: Path, caplog: pytest.LogCaptureFixture):
+    before = np.asarray(picture((120, 90)))
+    flags = ("--left", 8, "--overlap", 2, "--seed", 1, "-o", "a.png")
+    with caplog.at_level("INFO", "fromnoise"):
+        assert draw("outpaint", "room.png", "a wall", *flags).code == 0
+    assert "128x90 of the picture are drawn at 20x14 and put back" in caplog.text
+    after = pixels(Path("a.png"))
+    assert after.shape == (90, 128, 3)
+    assert np.array_equal(after[:, 10:], before[:, 2:])
+    assert run("replay", "a.png", "--exact", "--model", tiny_model).code == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
