@@ -64,6 +64,55 @@ def test_drafts_are_not_overwritten_unasked(run: Run, tiny_model: Path):
     assert is_one_line(run("finish", "wolves", 2, "--model", tiny_model), 2, "no draft 2 in wolves; there are 1")
 
 
+@pytest.mark.parametrize("name", ["sheet.png", "1.json", "1.safetensors"])
+def test_other_files_are_not_overwritten_unasked(run: Run, tiny_model: Path, name: str):
+    Path("mine").mkdir()
+    Path("mine", name).write_bytes(b"mine")
+    how = ("draft", "a wolf", "--steps", "1-of-3", "--count", 1, "--model", tiny_model, "-o", "mine")
+    assert is_one_line(run(*how), 2, f"mine/{name} exists already")
+    assert [(each.name, each.read_bytes()) for each in Path("mine").iterdir()] == [(name, b"mine")]
+    assert run(*how, "--overwrite").code == 0
+
+
+def test_only_drafts_are_replaced(run: Run, tiny_model: Path):
+    run("draft", "a wolf", *FIVE, "--model", tiny_model, "-o", "wolves")
+    others = [Path("wolves", f"{name}.safetensors") for name in ("2024", "007", "٣", "9")]
+    for path in others:
+        path.write_bytes(b"an adapter")
+    Path("wolves/9.json").write_text('{"ss_network_dim": 8}')
+    how = ("draft", "a fox", "--steps", "1-of-3", "--count", 1, "--model", tiny_model, "-o", "wolves", "--overwrite")
+    assert run(*how).code == 0
+    assert {path.read_bytes() for path in others} == {b"an adapter"}
+    assert not Path("wolves/2.safetensors").exists()
+    assert len(run("finish", "wolves", "--model", tiny_model, "-o", "kept/").paths) == 1
+
+
+def test_old_drafts_stay_until_the_new_ones_are_drawn(run: Run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run("draft", "a wolf", *FIVE, "--model", tiny_model, "-o", "wolves")
+    before = {path.name: path.read_bytes() for path in Path("wolves").iterdir()}
+    monkeypatch.setattr("fromnoise.pipeline.drafting.draft", interrupted)
+    run("draft", "a fox", *FIVE, "--model", tiny_model, "-o", "wolves", "--overwrite")
+    assert {path.name: path.read_bytes() for path in Path("wolves").iterdir()} == before
+
+
+def test_the_home_folder(run: Run, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run("draft", "a wolf", *FIVE, "--model", tiny_model, "-o", "~/wolves")
+    assert (tmp_path / "home/wolves/sheet.png").exists()
+    assert len(run("finish", "~/wolves", 1, 1, "--model", tiny_model, "-o", "kept/").paths) == 1
+
+
+def test_finished_in_the_number_format_that_they_were_begun_in(run: Run, tiny_model: Path):
+    run("draft", "a wolf", *FIVE, "--dtype", "bfloat16", "--model", tiny_model, "-o", "wolves")
+    other = run("finish", "wolves", 2, "--dtype", "float32", "--model", tiny_model)
+    assert is_one_line(other, 2, "draft 2 was begun in bfloat16, not in float32; finish it with --dtype bfloat16")
+    (path,) = run("finish", "wolves", 2, "--model", tiny_model, "-o", "wolf.png").paths
+    assert run("replay", path, "--exact", "--model", tiny_model).code == 0
+
+
 def test_where_they_go_unless_told(run: Run, tiny_model: Path):
     result = run("draft", "A wolf!", "--seed", 7, "--count", 1, "--steps", 1, "--model", tiny_model)
     assert result.paths == [Path("drafts/7-a-wolf/sheet.png")]

@@ -74,6 +74,39 @@ def test_a_transparent_hole(draw: Run):
     assert np.array_equal(pixels(Path("a.png"))[kept], np.asarray(whole.convert("RGB"))[kept])
 
 
+def test_all_but_a_hole(draw: Run):
+    whole, white = picture(), mask()
+    before = np.asarray(whole)
+    whole.putalpha(Image.fromarray(np.where(white, 0, 255).astype(np.uint8)))
+    whole.save("hole.png")
+    assert draw("inpaint", "hole.png", "grass", "--invert", "--blur", 0, "--seed", 1, "-o", "a.png").code == 0
+    assert (pixels(Path("a.png"))[white] == 255).all()
+    assert not np.array_equal(pixels(Path("a.png"))[~white], before[~white])
+
+
+def test_a_hole_in_a_picture_that_exif_turns(draw: Run):
+    whole = picture()
+    hole = np.zeros((16, 16), bool)
+    hole[1:5, 2:14] = True
+    whole.putalpha(Image.fromarray(np.where(hole, 0, 255).astype(np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole.save("hole.png", exif=exif)
+    assert draw("inpaint", "hole.png", "grass", "--blur", 0, "--seed", 1, "-o", "a.png").code == 0
+    before, white = np.rot90(np.asarray(whole.convert("RGB")), -1), np.rot90(hole, -1)
+    assert np.array_equal(pixels(Path("a.png"))[~white], before[~white])
+
+
+def test_transparency_beside_a_mask_is_said_to_go(draw: Run, caplog: pytest.LogCaptureFixture):
+    whole = picture()
+    whole.putalpha(100)
+    whole.save("room.png")
+    mask()
+    with caplog.at_level("INFO", "fromnoise"):
+        draw("inpaint", "room.png", "a sofa", "--mask", "sofa.png", "--seed", 1, "-o", "a.png")
+    assert "room.png is transparent in places; with --mask they are laid over white" in caplog.text
+
+
 def test_img2img_takes_a_mask_too(draw: Run):
     before, white = np.asarray(picture()), mask()
     assert draw("img2img", "room.png", "a sofa", "--mask", "sofa.png", "--seed", 1, "-o", "a.png").code == 0
@@ -111,6 +144,18 @@ def test_outpaint(draw: Run, run: Run, tiny_model: Path):
     after = pixels(Path("a.png"))
     assert after.shape == (21, 24, 3)
     assert np.array_equal(after[:14, 10:], before[:14, 2:])
+    assert run("replay", "a.png", "--exact", "--model", tiny_model).code == 0
+
+
+def test_outpaint_of_a_large_picture(draw: Run, run: Run, tiny_model: Path, caplog: pytest.LogCaptureFixture):
+    before = np.asarray(picture((120, 90)))
+    flags = ("--left", 8, "--overlap", 2, "--seed", 1, "-o", "a.png")
+    with caplog.at_level("INFO", "fromnoise"):
+        assert draw("outpaint", "room.png", "a wall", *flags).code == 0
+    assert "128x90 of the picture are drawn at 20x14 and put back" in caplog.text
+    after = pixels(Path("a.png"))
+    assert after.shape == (90, 128, 3)
+    assert np.array_equal(after[:, 10:], before[:, 2:])
     assert run("replay", "a.png", "--exact", "--model", tiny_model).code == 0
 
 

@@ -63,6 +63,26 @@ def test_long_names(draw: Run):
     assert is_one_line(draw("a", "-o", "a" * 252 + ".png"), 2, "File name too long; choose another name")
 
 
+@pytest.mark.parametrize(
+    "place", ["{slug}-{slug}-{slug}.png", "new/{slug}{slug}{slug}.png", "{slug}{slug}{slug}/a.png"]
+)
+@pytest.mark.parametrize("prompt", ["日" * 45, "𐐀" * 45, "a wolf"])
+def test_prompts_are_shortened_where_a_name_would_be_too_long(place: str, prompt: str):
+    output = Output.parse(place)
+    for _ in range(2):
+        output.write(PICTURE, DRAWN.with_(prompt=prompt))
+    (first, second) = (each for each in Path().rglob("*.png"))
+    longest = max(len(part.encode()) for part in first.parts)
+    assert longest < 40 if prompt == "a wolf" else 240 < longest <= 255
+    assert first.parent == second.parent
+
+
+@pytest.mark.parametrize("place", ["{seed}" + "a" * 240 + ".png", "new/{slug}" + "a" * 243 + ".png", "{slug:300}.png"])
+def test_names_that_may_grow_too_long_are_refused_beforehand(draw: Run, place: str):
+    assert is_one_line(draw("a", "-o", place), 2, "File name too long; choose another name")
+    assert names() == []
+
+
 def test_closed_streams(draw: Run, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]):
     monkeypatch.setattr(sys, "stderr", None)
     assert draw("a", "--seed", 1, "-o", "a.png").code == 0

@@ -106,3 +106,10 @@ def test_a_single_file_has_its_familys_tokenizers(tmp_path: Path, monkeypatch: p
 
 def test_the_embedded_model_is_the_default() -> None:
     assert [each.max_length for each in tokenizers_of(None)] == [32]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [("a\udcff", "valid Unicode"), ("<lora:" * 2000, "at most 8000 characters")]
+)
+def test_what_no_drawing_takes_is_refused(run: Run, sdxl: Path, words: str, said: str) -> None:
+    assert is_one_line(run("prompt", words, "--model", sdxl), 2, said)

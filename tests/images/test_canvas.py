@@ -38,3 +38,13 @@ def test_margins_that_can_not_be_meant(sides: dict[str, int]):
 def test_an_overlap_must_leave_something():
     with pytest.raises(UsageError, match="overlap"):
         extended(PICTURE, Margins(top=8, bottom=8), overlap=10)
+
+
+@pytest.mark.parametrize(
+    ("size", "margins", "widest"),
+    [((1, 1), Margins(left=4), 0), ((9, 30), Margins(left=4, right=4), 4), ((99, 99), Margins(top=4), 8)],
+)
+def test_the_overlap_that_is_advised_fits(size: tuple[int, int], margins: Margins, widest: int):
+    with pytest.raises(UsageError, match=f"try {widest}$"):
+        extended(Image.new("RGB", size), margins, 200)
+    extended(Image.new("RGB", size), margins, widest)

@@ -1,11 +1,13 @@
 """Masks from any picture, the region that is drawn, and what is put back."""
 
+import io
+
 import numpy as np
 import pytest
 from diffusers.image_processor import VaeImageProcessor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fromnoise.images.masks import hole_mask, inner_feather, mask_for, outer_feather, pasted, surroundings, two_tone
 from fromnoise.images.opening import open_image, to_png
@@ -45,6 +47,33 @@ def test_any_mask_of_the_same_shape(image: Image.Image):
     assert np.array_equal(pixels(mask_for(to_png(image), SIZE)), np.asarray(half()))
 
 
+def test_deep_greys():
+    """16 bits and floats are not cut off at 255 or rounded down to 0."""
+    deep = np.where(np.asarray(half()), 65535, 3000).astype(np.uint16)
+    assert np.array_equal(pixels(mask_for(to_png(Image.fromarray(deep)), SIZE)), np.asarray(half()))
+    shares = Image.fromarray((np.asarray(half()) / 255).astype(np.float32))
+    file = io.BytesIO()
+    shares.save(file, "TIFF")
+    assert np.array_equal(pixels(mask_for(file.getvalue(), SIZE)), np.asarray(half()))
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_turned_as_exif_says(orientation: int):
+    lying = Image.new("L", SIZE)
+    lying.paste(255, (4, 2, 12, 14))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    lying.save(file, "PNG", exif=exif)
+    standing = np.asarray(ImageOps.exif_transpose(Image.open(file)))
+    assert np.array_equal(pixels(mask_for(file.getvalue(), standing.shape[::-1])), standing)
+    hole = Image.new("RGBA", SIZE, "red")
+    hole.putalpha(ImageOps.invert(lying))
+    file = io.BytesIO()
+    hole.save(file, "PNG", exif=exif)
+    assert np.array_equal(pixels(hole_mask(open_image(file.getvalue()))), standing)
+
+
 def test_inverted():
     assert np.array_equal(pixels(mask_for(to_png(half()), SIZE, invert=True)), 255 - np.asarray(half()))
 
@@ -82,6 +111,7 @@ def test_a_hole_is_a_mask():
     assert np.array_equal(pixels(hole_mask(image)), np.asarray(half()))
     with pytest.raises(UsageError, match="--mask"):
         hole_mask(half("RGB", (1, 2, 3)))
+    assert np.array_equal(pixels(hole_mask(image, invert=True)), 255 - np.asarray(half()))
 
 
 boxes = st.tuples(st.integers(0, 60), st.integers(0, 40), st.integers(1, 40), st.integers(1, 30))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from fromnoise.cli.drawing import Prompt, open_model, settled, shown
 from fromnoise.cli.options import Drawing, OutputFlag, OverwriteFlag, Source, shared_flags
 from fromnoise.cli.output import Output, slug
 from fromnoise.cli.replay import require_same_model, tell_changed_adapters
+from fromnoise.engines.names import AUTO
 from fromnoise.images.saving import save_picture
 from fromnoise.request import Request
 from fromnoise.runtime.errors import UsageError
@@ -72,13 +74,13 @@ def draft(
     request = settled(pipe, options.request(prompt, count=count, steps=total))
     done = max(1, (request.steps or 1) // SHARE) if done is None else done
     drafting.require_steps_left(pipe, request, done)
-    folder = output or Path("drafts") / f"{request.seed}-{slug(prompt)}"
-    _require_free(folder, overwrite)
-    drafting.remove_drafts(folder)
+    folder = (output or Path("drafts") / f"{request.seed}-{slug(prompt)}").expanduser()
+    _require_free(folder, request.count, overwrite)
     drafts = _drawn(pipe, request, done, folder)
     save_picture(
         drafting.draft_sheet(pipe, drafts), request, folder / SHEET, overwrite=True, sheet=f"{done} steps of a draft"
     )
+    drafting.remove_drafts(folder, after=len(drafts))
     print(folder / SHEET)
     note(f"fromnoise finish {folder} 1 2 goes on with the first two")
 
@@ -136,15 +138,18 @@ def finish(
     from fromnoise.pipeline import drafting
 
     said = {"prompt": prompt, "negative": negative, "guidance": guidance}
-    numbers = keep or drafting.numbers_in(folder)
+    folder = folder.expanduser()
+    numbers = list(dict.fromkeys(keep or drafting.numbers_in(folder)))
     if not numbers:
         raise UsageError(f"there are no drafts in {folder}; fromnoise draft makes some")
     drafts = [drafting.read_draft(folder, number) for number in numbers]
     requests = [drafting.branched(each, **{k: v for k, v in said.items() if v is not None}) for each in drafts]
     place = Output.parse(output, count=len(drafts), overwrite=overwrite)
+    source = replace(source, dtype=requests[0].dtype or source.dtype) if source.dtype == AUTO else source
     pipe = open_model(source, sorted({each.model for each in requests[0].controls}))
-    for each in drafts:
+    for number, each in zip(numbers, drafts, strict=True):
         require_same_model(pipe, each.request, folder)
+        _require_same_format(pipe, each.request, number)
         tell_changed_adapters(each.request, pipe.resolve(each.request))
     for number, (request, each) in enumerate(zip(requests, drafts, strict=True), 1):
         place.take(_finished(pipe, request, each, f"finishing {number} of {len(drafts)}"))
@@ -169,11 +174,24 @@ def parse_part(text: str | None) -> tuple[int | None, int | None]:
     return int(match[1]), None if match[2] is None else int(match[2])
 
 
-def _require_free(folder: Path, overwrite: bool) -> None:
-    """UsageError when drafts are there already and may not be replaced."""
-    from fromnoise.pipeline.drafting import numbers_in
+def _require_same_format(pipe: Pipeline, request: Request, number: int) -> None:
+    """UsageError when a draft was begun in another number format, which its picture wouldn't say."""
+    if request.dtype not in (None, pipe.format):
+        raise UsageError(
+            f"draft {number} was begun in {request.dtype}, not in {pipe.format}; finish it with --dtype {request.dtype}"
+        )
+
+
+def _require_free(folder: Path, count: int, overwrite: bool) -> None:
+    """UsageError when drafts, or files of the names they will have, are there and may not be replaced."""
+    from fromnoise.pipeline.drafting import files_of, numbers_in
 
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give -o a folder")
     if numbers_in(folder) and not overwrite:
         raise UsageError(f"{folder} holds drafts already; choose another folder or give --overwrite")
+    for path in (folder / SHEET, *(each for number in range(1, count + 1) for each in files_of(folder, number))):
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; choose another one for the drafts")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists already; choose another folder or give --overwrite")

@@ -26,7 +26,7 @@ from fromnoise.cli.options import (
 from fromnoise.cli.output import Output
 from fromnoise.cli.plan import foretold
 from fromnoise.images.masks import hole_mask, mask_for
-from fromnoise.images.opening import open_image, read_picture, starting_picture, to_png, upright_rgb
+from fromnoise.images.opening import is_see_through, open_image, read_picture, starting_picture, to_png, upright_rgb
 from fromnoise.request import RANGES, Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note, warn
@@ -153,12 +153,14 @@ def masked(
 ) -> Request:
     """The request that draws only where the mask is white, or without one where the picture is transparent."""
     image = open_image(data, name)
-    upright = upright_rgb(image)
+    opaque = upright_rgb(image)
     if mask is None:
-        white = hole_mask(image, name)
+        white = hole_mask(image, name, invert=invert)
     else:
-        white = mask_for(read_picture(mask.expanduser()), upright.size, str(mask), invert=invert)
-    return inside(pipe, request, to_png(upright), white)
+        white = mask_for(read_picture(mask.expanduser()), opaque.size, str(mask), invert=invert)
+        if is_see_through(image):
+            note(f"{name} is transparent in places; with --mask they are laid over white")
+    return inside(pipe, request, to_png(opaque), white)
 
 
 def inside(pipe: Pipeline, request: Request, init: bytes, mask: bytes) -> Request:

@@ -131,7 +131,13 @@ def outpaint(
 
 
 def outgrown(pipe: Pipeline, request: Request, data: bytes, name: str, margins: Margins, overlap: int) -> Request:
-    """The request that draws beyond a picture's edges, at the canvas's size as near as the model can."""
+    """The request that draws beyond a picture's edges, at the canvas's size as near as the model can.
+
+    A canvas that is too large is drawn smaller and put back, as with any other mask.
+    """
+    from fromnoise.pipeline.inpainting import too_large
+
     init, mask = extended(upright_rgb(open_image(data, name)), margins, overlap)
     width, height = (max(round(side / pipe.multiple), 1) * pipe.multiple for side in open_image(init).size)
-    return inside(pipe, request.with_(size=(width, height)), init, mask)
+    size = None if too_large((width, height), pipe.size) else (width, height)
+    return inside(pipe, request.with_(size=size), init, mask)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from fromnoise.images.saving import encode, picture_format
-from fromnoise.request import Request
+from fromnoise.request import MAX_SEED, RANGES, SAMPLERS, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.log import warn
 from fromnoise.runtime.paths import NameTakenError, require_name, write_whole
@@ -31,8 +31,13 @@ DEFAULT_FOLDER = "outputs"
 DEFAULT_NAME = "{date}-{seed}-{slug}.png"
 LONGEST_SLUG = 40
 
-_STATED = Request(seed=0, steps=1, guidance=1.0, sampler="euler")
-"""A request as drawn ones are, to try names with."""
+_STATED = Request(
+    prompt="𐐀", seed=MAX_SEED, steps=int(RANGES["steps"][1]), guidance=1.23456e-05, sampler=max(SAMPLERS, key=len)
+)
+"""A request as drawn ones are, to try names with: the longest of everything but the prompt, which can be shortened."""
+
+_TAKEN = "-9999"
+"""Room in a name for the number that tells it from others."""
 
 
 @dataclass
@@ -69,7 +74,7 @@ class Output:
             sys.stdout.buffer.write(encode(image, "PNG", request, sheet=sheet))
             sys.stdout.buffer.flush()
             return
-        path, data = _encoded(image, _named(self.pattern, request, self._written), request, sheet)
+        path, data = _encoded(image, _fitting(self.pattern, request, self._written), request, sheet)
         print(self._place(path, data), flush=True)
 
     def _place(self, first: Path, data: bytes) -> Path:
@@ -88,7 +93,7 @@ class Output:
         names = [_named(self.pattern, _STATED, number) for number in range(1, count + 1)]
         picture_format(names[0])
         for path in names:
-            require_name(path)
+            _require_names(path, self.pattern)
         if set(_fields(self.pattern)) <= {"n"} and not self.overwrite:
             for path in names:
                 if path.exists():
@@ -136,20 +141,30 @@ def _fields(pattern: str) -> list[str]:
         raise UsageError(f"can't read the name {pattern!r}: {error}; double a brace that is part of it") from error
 
 
-def _named(pattern: str, request: Request, number: int) -> Path:
+def _fitting(pattern: str, request: Request, number: int) -> Path:
+    """A picture's name, with as much of the prompt as it can hold."""
+    for longest in range(LONGEST_SLUG, 1, -1):
+        path = _named(pattern, request, number, longest)
+        with suppress(UsageError):
+            _require_names(path, pattern)
+            return path
+    return _named(pattern, request, number, 1)
+
+
+def _named(pattern: str, request: Request, number: int, longest: int = LONGEST_SLUG) -> Path:
     try:
-        return Path(pattern.format(**_values(request, number)))
+        return Path(pattern.format(**_values(request, number, longest)))
     except (ValueError, TypeError) as error:
         raise UsageError(f"can't make a name of {pattern!r}: {error}") from error
 
 
-def _values(request: Request, number: int) -> dict[str, object]:
+def _values(request: Request, number: int, longest: int = LONGEST_SLUG) -> dict[str, object]:
     now = datetime.now()
     return {
         "date": f"{now:%Y-%m-%d}",
         "time": f"{now:%H%M%S}",
         "seed": request.seed,
-        "slug": slug(request.prompt),
+        "slug": slug(request.prompt, longest),
         "steps": request.steps,
         "guidance": "" if request.guidance is None else _Short(request.guidance),
         "sampler": request.sampler,
@@ -164,16 +179,29 @@ class _Short(float):
         return super().__format__(spec or "g")
 
 
-def slug(prompt: str) -> str:
+def slug(prompt: str, longest: int = LONGEST_SLUG) -> str:
     """A prompt's words as they can stand in a file's name."""
-    return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:LONGEST_SLUG].strip("-") or "picture"
+    return re.sub(r"[\W_]+", "-", prompt.lower()).strip("-")[:longest].strip("-") or "picture"[:longest]
+
+
+def _require_names(path: Path, pattern: str) -> None:
+    """UsageError unless the path, and each folder on it that isn't there yet, can have these names."""
+    path = path.with_stem(path.stem + _TAKEN) if _fields(pattern) else path
+    require_name(path)
+    nearest = _nearest(path.parent)
+    for name in path.absolute().relative_to(nearest).parts:
+        require_name(nearest / name)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the one that is there already in which it would be made."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.exists(each))
 
 
 def _require_writable(folder: Path) -> None:
     """Try a file in the folder, or in the one that it would be made in, without leaving anything."""
-    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     try:
-        with tempfile.TemporaryFile(dir=nearest):
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
             pass
     except OSError as error:
         raise UsageError(f"can't write in {folder}: {error.strerror or error}; choose another folder") from error

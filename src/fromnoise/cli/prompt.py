@@ -13,6 +13,7 @@ import typer
 
 from fromnoise.hub import found
 from fromnoise.request import EMBEDDED_STEPS, MAX_SEED, USUAL_STEPS, WEIGHTINGS
+from fromnoise.runtime import checks
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
 from fromnoise.runtime.streams import is_terminal
@@ -70,6 +71,7 @@ def prompt(
     from fromnoise.text.linting import lint
     from fromnoise.text.wildcards import resolve
 
+    checks.text("prompt", words)
     resolved = resolve(words, seed, wildcards)
     steps = steps or (EMBEDDED_STEPS if model is None else USUAL_STEPS)
     report = lint(resolved.text, tokenizers_of(model), steps=steps, weighting=weighting)

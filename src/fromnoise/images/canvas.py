@@ -45,13 +45,18 @@ def extended(image: Image.Image, margins: Margins, overlap: int = OVERLAP) -> tu
     left, right, top, bottom = (overlap if side else 0 for side in sides)
     kept = image.width - left - right, image.height - top - bottom
     if overlap < 0 or min(kept) <= 0:
-        raise UsageError(
-            f"an overlap of {overlap} doesn't fit a picture of {image.width}x{image.height}; try {OVERLAP}"
-        )
+        widest = _widest_overlap(image.size, margins)
+        raise UsageError(f"an overlap of {overlap} doesn't fit a picture of {image.width}x{image.height}; try {widest}")
     canvas = _filled(image.convert("RGB"), margins)
     mask = Image.new("L", canvas.size, 255)
     mask.paste(0, (margins.left + left, margins.top + top, margins.left + left + kept[0], margins.top + top + kept[1]))
     return to_png(canvas), to_png(mask)
+
+
+def _widest_overlap(size: tuple[int, int], margins: Margins) -> int:
+    """The usual overlap, or what of it leaves a pixel of the picture."""
+    grown = bool(margins.left) + bool(margins.right), bool(margins.top) + bool(margins.bottom)
+    return min(OVERLAP, *((side - 1) // count for side, count in zip(size, grown, strict=True) if count))
 
 
 def _filled(image: Image.Image, margins: Margins) -> Image.Image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from fromnoise.images.opening import DAMAGE, open_image, to_png
+from fromnoise.images.opening import DAMAGE, open_image, to_png, upright
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 
@@ -29,14 +29,14 @@ def mask_for(data: bytes, size: tuple[int, int], name: str = "the mask", *, inve
     transparent (the way of OpenAI's image API). `invert` swaps the two. Raises UsageError for a mask of another shape
     than the picture, for one with nothing to draw or nothing to keep, and as `open_image`.
     """
-    image = open_image(data, name)
-    shape, wanted = image.width / image.height, size[0] / size[1]
-    if not 1 / SHAPE <= shape / wanted <= SHAPE:
-        raise UsageError(f"{name} is {image.width}x{image.height} and the picture {size[0]}x{size[1]}; crop it alike")
     try:
+        image = upright(open_image(data, name))
         grey = _brightness(image)
     except DAMAGE as error:
         raise UsageError(f"{name} can't be read as a mask ({error}); save it as a grey PNG") from error
+    shape, wanted = image.width / image.height, size[0] / size[1]
+    if not 1 / SHAPE <= shape / wanted <= SHAPE:
+        raise UsageError(f"{name} is {image.width}x{image.height} and the picture {size[0]}x{size[1]}; crop it alike")
     mask = two_tone(grey if grey.size == size else grey.resize(size, Image.Resampling.BILINEAR))
     mask = ImageChops.invert(mask) if invert else mask
     require_some(mask, name)
@@ -45,14 +45,18 @@ def mask_for(data: bytes, size: tuple[int, int], name: str = "the mask", *, inve
     return to_png(mask)
 
 
-def hole_mask(image: Image.Image, name: str = "the picture") -> bytes:
-    """A Request's `mask` that is white where a picture is transparent; UsageError where it isn't at all."""
+def hole_mask(image: Image.Image, name: str = "the picture", *, invert: bool = False) -> bytes:
+    """A Request's `mask` that is white where a picture is transparent; UsageError where it isn't at all.
+
+    The picture is turned as EXIF says. `invert` draws all but the holes.
+    """
+    image = upright(image)
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else Image.new("L", image.size, 255)
     mask = two_tone(ImageChops.invert(alpha))
     if mask.getbbox() is None:
         raise UsageError(f"{name} has no transparent part to fill; give a mask with --mask")
     require_some(mask, name)
-    return to_png(mask)
+    return to_png(ImageChops.invert(mask) if invert else mask)
 
 
 def two_tone(grey: Image.Image) -> Image.Image:

@@ -55,11 +55,21 @@ def open_image(data: bytes, name: str = "the picture") -> Image.Image:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The picture as a person sees it: turned as EXIF says, over white where it is transparent, 8 bits of RGB."""
-    image = _turned(_eight_bit(image))
+    image = upright(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as EXIF says, in 8 bits; its transparency stays."""
+    return _turned(_eight_bit(image))
+
+
+def is_see_through(image: Image.Image) -> bool:
+    """True when a part of the picture is transparent, wholly or a little."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255
 
 
 def fit(image: Image.Image, native: tuple[int, int], multiple: int, size: tuple[int, int] | None = None) -> Image.Image:

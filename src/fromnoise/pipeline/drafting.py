@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,9 @@ from fromnoise.pipeline.drawing import Picture, Pipeline, last
 from fromnoise.request import Begun, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import atomic_write
+
+NUMBER = re.compile("[1-9][0-9]*")
+"""What a draft's files are called."""
 
 PER_ROW = 4
 """Pictures side by side on it."""
@@ -37,7 +41,7 @@ def draft(pipe: Pipeline, request: Request | str, first: int, **fields: Any) -> 
     request = pipe.resolve(request, **fields)
     require_steps_left(pipe, request, first)
     for alone in pipe.alone(request):
-        yield Draft(alone, last(islice(pipe.steps(alone), first)))
+        yield Draft(alone.with_(dtype=pipe.format), last(islice(pipe.steps(alone), first)))
 
 
 def require_steps_left(pipe: Pipeline, request: Request, first: int) -> None:
@@ -77,35 +81,56 @@ def branched(draft: Draft, **said: Any) -> Request:
 
 
 def write_draft(folder: Path, number: int, draft: Draft) -> None:
-    """Save a draft: its request as 1.json, where it stands as 1.safetensors."""
-    with atomic_write(folder / f"{number}.json", overwrite=True) as temporary:
-        temporary.write_text(draft.request.to_json(), encoding="utf-8")
-    draft.step.save(folder / f"{number}.safetensors")
+    """Save a draft: its request as 1.json, where it stands as 1.safetensors; the two replace older ones together."""
+    request, step = files_of(folder, number)
+    with atomic_write(request, overwrite=True) as new_request, atomic_write(step, overwrite=True) as new_step:
+        new_request.write_text(draft.request.to_json(), encoding="utf-8")
+        draft.step.save(new_step)
 
 
-def remove_drafts(folder: Path) -> None:
-    """Delete the drafts in a folder."""
+def remove_drafts(folder: Path, after: int = 0) -> None:
+    """Delete the drafts in a folder whose numbers are higher than `after`."""
     for number in numbers_in(folder):
-        (folder / f"{number}.safetensors").unlink()
-        (folder / f"{number}.json").unlink(missing_ok=True)
+        if number > after:
+            for path in files_of(folder, number):
+                path.unlink()
 
 
 def read_draft(folder: Path, number: int) -> Draft:
     """The draft of that number. UsageError when there is none, FromnoiseError when it is damaged."""
-    known = numbers_in(folder)
-    if number not in known:
+    if number not in _numbered(folder):
+        known = numbers_in(folder)
         there = f"there are {', '.join(map(str, known))}" if known else "fromnoise draft makes some"
         raise UsageError(f"no draft {number} in {folder}; {there}")
+    request, step = files_of(folder, number)
     try:
-        request = Request.from_json((folder / f"{number}.json").read_text(encoding="utf-8"))
-        return Draft(request, Step.read(folder / f"{number}.safetensors"))
+        return Draft(Request.from_json(request.read_text(encoding="utf-8")), Step.read(step))
     except Exception as error:  # safetensors has an exception of its own for a damaged file
         raise FromnoiseError(f"draft {number} in {folder} is damaged ({error}); draft it again") from error
 
 
 def numbers_in(folder: Path) -> list[int]:
-    """The numbers of the drafts in a folder, rising."""
-    return sorted(int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdecimal())
+    """The numbers of the drafts in a folder, rising; other files with a number for a name are none of ours."""
+    return [number for number in _numbered(folder) if _is_request(files_of(folder, number)[0])]
+
+
+def files_of(folder: Path, number: int) -> tuple[Path, Path]:
+    """Where a draft's request and its step are."""
+    return folder / f"{number}.json", folder / f"{number}.safetensors"
+
+
+def _numbered(folder: Path) -> list[int]:
+    """The numbers of which a folder has both files, whatever they hold."""
+    numbers = sorted(int(path.stem) for path in folder.glob("*.safetensors") if NUMBER.fullmatch(path.stem))
+    return [number for number in numbers if all(path.is_file() for path in files_of(folder, number))]
+
+
+def _is_request(path: Path) -> bool:
+    try:
+        Request.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, UsageError):
+        return False
+    return True
 
 
 def draft_sheet(pipe: Pipeline, drafts: list[Draft]) -> Image.Image:

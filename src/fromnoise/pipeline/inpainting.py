@@ -159,10 +159,15 @@ def drawing_size(request: Request, native: tuple[int, int], multiple: int) -> tu
     if request.mask is None:
         return size
     if request.mask_padding is None:
-        fits = not any(side % multiple for side in size) and math.prod(size) <= LARGEST * math.prod(native)
+        fits = not any(side % multiple for side in size) and not too_large(size, native)
         return size if fits else nearest_size(size, native, multiple)
     left, top, right, bottom = surroundings(open_mask(request.mask, size), request.mask_padding, native)
     return nearest_size((right - left, bottom - top), native, multiple)
+
+
+def too_large(size: tuple[int, int], native: tuple[int, int]) -> bool:
+    """True for a size that a picture with a mask isn't drawn at, but smaller."""
+    return math.prod(size) > LARGEST * math.prod(native)
 
 
 def open_picture(png: bytes) -> Image.Image:
