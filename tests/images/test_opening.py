@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fromnoise.images import opening
-from fromnoise.images.opening import fit, nearest_size, open_image, read_picture, starting_picture, upright_rgb
+from fromnoise.images.opening import (
+    fit,
+    is_see_through,
+    nearest_size,
+    open_image,
+    read_picture,
+    starting_picture,
+    upright_rgb,
+)
 from fromnoise.runtime.errors import UsageError
 
 NATIVE = (128, 128)
@@ -190,3 +198,11 @@ def test_transparent_deep_grey():
     deep.info["transparency"] = 1000
     assert upright_rgb(deep).getpixel((0, 0)) == (255, 255, 255)
     assert upright_rgb(deep).getpixel((1, 0)) == (156, 156, 156)
+
+
+def test_what_is_see_through():
+    deep = Image.fromarray(np.full((4, 4), 3000, np.uint16))
+    assert is_see_through(open_image(encoded(deep, transparency=3000)))
+    assert not is_see_through(open_image(encoded(deep)))
+    assert is_see_through(Image.new("RGBA", (4, 4), (0, 0, 0, 254)))
+    assert not is_see_through(Image.new("RGBA", (4, 4), "red"))

@@ -33,8 +33,9 @@ def plan(
 ) -> None:
     """Say how long a drawing will take and how much memory, without drawing it.
 
-    The first time, this machine is measured for some seconds. The prediction holds for a machine that does nothing
-    else meanwhile, and for the engine eager; what real drawings took corrects it.
+    The first time, this machine is measured, which takes seconds on a fast one and minutes on a slow or busy one. The
+    prediction holds for a machine that does nothing else meanwhile, and for the engine eager; what real drawings took
+    corrects it.
 
     For example:
 

@@ -69,6 +69,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 def is_see_through(image: Image.Image) -> bool:
     """True when a part of the picture is transparent, wholly or a little."""
+    image = upright(image)
     return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] != 255
 
 
