@@ -81,7 +81,7 @@ def write_texts(folder: Path, texts: Texts) -> None:
 
 
 def unpacked(texts: Texts) -> Path:
-    """A folder in the cache with these files, and CLIP's vocabulary where they bring none; written where it is not yet so."""
+    """A folder in the cache with these files, and CLIP's vocabulary where they bring none; written if need be."""
     if VOCABULARY not in texts:
         texts = {**clip_texts({}), **texts}
     digest = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
