@@ -204,7 +204,7 @@ def test_whether_an_empty_negative_prompt_is_zeros_is_kept(tmp_path: Path, said:
         ("scheduler/scheduler_config.json", "beta_start", "a"),
         ("scheduler/scheduler_config.json", "steps_offset", [1]),
         ("scheduler/scheduler_config.json", "num_train_timesteps", 10**12),
-        ("unet/config.json", "block_out_channels", 5),
+        ("unet/config.json", "block_out_channels", ["a"]),
         ("text_encoder/config.json", "hidden_size", "wide"),
         ("vae/config.json", "block_out_channels", [1e9, 1e9]),
     ],
