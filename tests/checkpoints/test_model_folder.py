@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
 from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.checkpoint import class_of
 from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.models.published import FAMILIES
@@ -194,3 +196,27 @@ def test_whether_an_empty_negative_prompt_is_zeros_is_kept(tmp_path: Path, said:
     convert_checkpoint(tmp_path / "model", tmp_path / "x.safetensors")
     for path in (tmp_path / "model", tmp_path / "x.safetensors"):
         assert open_checkpoint(path).zero_negative is said
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("scheduler/scheduler_config.json", "beta_start", "a"),
+        ("scheduler/scheduler_config.json", "steps_offset", [1]),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 10**12),
+        ("unet/config.json", "block_out_channels", ["a"]),
+        ("text_encoder/config.json", "hidden_size", "wide"),
+        ("vae/config.json", "block_out_channels", [1e9, 1e9]),
+    ],
+)
+def test_wrong_values_are_one_line(tiny_model: Path, tmp_path: Path, file: str, field: str, value: object):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    path = tmp_path / "model" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(FromnoiseError, match=rf"^[^\n]*{field}[^\n]*$"):
+        load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("architectures", [5, {"a": 1}, [], None])
+def test_a_class_that_is_no_name_is_none(architectures: object):
+    assert class_of({"architectures": architectures}) == ""

@@ -24,6 +24,29 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("kind", "start", "end", "count"),
+    [
+        ("linear", "a", 0.012, 1000),
+        ("scaled_linear", -0.1, 0.012, 1000),
+        ("linear", 0.1, float("nan"), 1000),
+        ("linear", 0.1, 0.2, 10**12),
+        ("linear", 0.1, 0.2, 0),
+        ("linear", 0.1, 0.2, 9.5),
+        ({}, 0.1, 0.2, 1000),
+    ],
+)
+def test_what_is_no_schedule_is_named(kind: Any, start: Any, end: Any, count: Any) -> None:
+    with pytest.raises(FromnoiseError, match=r"beta|num_train_timesteps"):
+        NoiseSchedule.from_betas(kind, start, end, count)
+
+
+@pytest.mark.parametrize("betas", ["many", {}, [], [0.1, "a"], [[0.1, 0.2]], [0.1, 7.0], 5])
+def test_betas_are_a_list_of_numbers(betas: Any) -> None:
+    with pytest.raises(FromnoiseError, match="trained_betas"):
+        NoiseSchedule.from_trained_betas(betas)
+
+
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 @pytest.mark.parametrize("steps", [1, 3, 7, 25, 50])
 def test_spacings_are_those_of_diffusers(spacing: str, steps: int) -> None:

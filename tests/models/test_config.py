@@ -15,6 +15,7 @@ from fromnoise.models.published import FAMILIES, TEXT_VIT_H, TEXT_VIT_L, UNET_SD
 from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.models.unet import UNetConfig
 from fromnoise.runtime.errors import FromnoiseError
+from tests.tiny import UNET
 
 MODERN_UNET = {
     **UNET_SDXL,
@@ -87,3 +88,22 @@ def test_clips_whole_config_gives_its_text_part() -> None:
 def test_the_published_table_needs_no_torch() -> None:
     code = "import sys, fromnoise.models.published; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("layers_per_block", "many"),
+        ("layers_per_block", 10**9),
+        ("attention_head_dim", 0),
+        ("norm_num_groups", 7),
+        ("block_out_channels", [1e9, 1e9]),
+        ("block_out_channels", []),
+        ("cross_attention_dim", {}),
+        ("in_channels", 10**30),
+    ],
+)
+def test_a_value_that_cant_be_is_one_line(field: str, value: Any) -> None:
+    config = {**UNET.to_json(), "_class_name": "UNet2DConditionModel", field: value}
+    with pytest.raises(FromnoiseError, match=r"^the config of a UNet2DConditionModel [^\n]*$"):
+        build(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -52,6 +52,19 @@ FILLERS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_
 """What layers draw their first values with; on the meta device it does nothing, yet loads a second of torch's code."""
 
 
+COUNTS = frozenset({"layers_per_block", "num_hidden_layers", "transformer_layers_per_block"})
+MOST = 1000
+"""Layers that are built at most; a mistyped number would keep the machine busy for hours."""
+
+WHOLE = COUNTS | {
+    *("attention_head_dim", "num_attention_heads", "cross_attention_dim", "norm_num_groups", "block_out_channels"),
+    *("in_channels", "out_channels", "latent_channels", "hidden_size", "intermediate_size", "vocab_size"),
+    "max_position_embeddings",
+}
+LARGEST = 10_000_000
+"""Fields that hold whole numbers, and how large those may be."""
+
+
 class Unfilled(TorchFunctionMode):
     """While this lasts, initialising leaves tensors as they are. For modules on the meta device."""
 
@@ -64,18 +77,44 @@ class Unfilled(TorchFunctionMode):
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
-    """A part's module on the meta device; FromnoiseError for a class or a field that is not supported."""
+    """A part's module on the meta device; FromnoiseError for a class, a field or a value that is not supported."""
     kind = class_of(config)
     if kind not in MODULES:
         raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
     eight_bit = eight_bit_names(config)
     with torch.device("meta"), Unfilled():
-        module = MODULES[kind]({name: value for name, value in config.items() if name != QUANTISATION})
+        module = _made(kind, {name: value for name, value in config.items() if name != QUANTISATION})
         try:
             replace_layers(module, eight_bit)
         except KeyError as error:
             raise FromnoiseError(f"{QUANTISATION} names {error.args[0]}, which is no such layer of a {kind}") from None
     return module
+
+
+def _made(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    for name in sorted(WHOLE & config.keys()):
+        if not all(_is_count(each, MOST if name in COUNTS else LARGEST) for each in _flat(config[name])):
+            raise FromnoiseError(
+                f"the config of a {kind} can't have {str(config[name])[:40]} in {name}; fetch it again"
+            )
+    try:
+        return MODULES[kind](config)
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise FromnoiseError(f"the config of a {kind} has a value that can't be ({why}); fetch it again") from error
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """A field's values, those of lists in lists too, but for what is left out."""
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _flat(each)
+    elif value is not None:
+        yield value
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def eight_bit_names(config: Mapping[str, Any]) -> dict[str, bool]:

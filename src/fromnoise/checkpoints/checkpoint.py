@@ -115,4 +115,6 @@ class Checkpoint:
 
 def class_of(config: Mapping[str, Any]) -> str:
     """The class that a config names, in diffusers' way or in transformers'; "" when it names none."""
-    return str(config.get("_class_name") or (config.get("architectures") or [""])[0])
+    architectures = config.get("architectures")
+    first = architectures[0] if isinstance(architectures, list) and architectures else ""
+    return str(config.get("_class_name") or first)

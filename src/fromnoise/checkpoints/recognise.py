@@ -137,7 +137,7 @@ def family_of_folder(parts: Mapping[str, Json], scheduler: Json) -> str:
 
 
 def _same_blocks(one: Json, other: Json) -> bool:
-    return all(list(one[name]) == list(other.get(name, ())) for name in ("block_out_channels", "down_block_types"))
+    return all(list(one[name]) == other.get(name, []) for name in ("block_out_channels", "down_block_types"))
 
 
 def _spacing(family: Family) -> str:

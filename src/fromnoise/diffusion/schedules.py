@@ -16,6 +16,9 @@ from torch import Tensor
 from fromnoise.diffusion.schedules_beta import beta_quantile
 from fromnoise.runtime.errors import FromnoiseError
 
+LONGEST = 100_000
+"""Training timesteps that are believed; published models have 1000."""
+
 SMALLEST_ALPHA_BAR = 2.0**-24
 """What stands for the 0 of zero-terminal SNR: sigma is then 4096, where it would be infinite (diffusers' clamp)."""
 
@@ -31,15 +34,29 @@ class NoiseSchedule:
 
     @classmethod
     def from_betas(cls, kind: str, start: float, end: float, count: int = 1000) -> Self:
-        """The schedule of diffusers' `beta_schedule` called `kind`, a key of BETAS; FromnoiseError for another."""
-        if kind not in BETAS:
+        """The schedule of diffusers' `beta_schedule` called `kind`, a key of BETAS.
+
+        FromnoiseError for another, or for numbers that no schedule has.
+        """
+        if not isinstance(kind, str) or kind not in BETAS:
             raise FromnoiseError(f"no beta schedule {kind!r}; known: {', '.join(BETAS)}")
+        for name, value in (("beta_start", start), ("beta_end", end)):
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise FromnoiseError(f"the scheduler's {name} must lie between 0 and 1, not be {value!r}")
+        if not isinstance(count, int) or not 2 <= count <= LONGEST:
+            raise FromnoiseError(f"the scheduler's num_train_timesteps must be 2 to {LONGEST}, not {count!r}")
         return cls.from_trained_betas(BETAS[kind](start, end, count))
 
     @classmethod
     def from_trained_betas(cls, betas: Tensor | Sequence[float]) -> Self:
         """The schedule of the betas themselves, (T,) in (0, 1): a scheduler config's `trained_betas`."""
-        return cls._from_alpha_bars((1 - torch.as_tensor(betas, dtype=torch.float64)).cumprod(0))
+        try:
+            values = torch.as_tensor(betas, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise FromnoiseError(f"the scheduler's trained_betas are no list of numbers ({error})") from error
+        if values.ndim != 1 or len(values) < 2 or not bool(((values >= 0) & (values <= 1)).all()):
+            raise FromnoiseError("the scheduler's trained_betas must be numbers between 0 and 1, two at least")
+        return cls._from_alpha_bars((1 - values).cumprod(0))
 
     @classmethod
     def _from_alpha_bars(cls, kept: Tensor) -> Self:
