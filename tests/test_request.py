@@ -58,7 +58,7 @@ def test_what_no_model_could_do(field: str, values: list[Any]):
         (Begun, {"steps": 0}, "first steps"),
         (Begun, {"steps": 1, "prompt": None}, "the first prompt"),
         (Begun, {"steps": 1, "guidance": 101}, "the first guidance"),
-        (AdapterHash, {"kind": "vae", "name": "a", "hash": "0"}, "kind of adapter"),
+        (AdapterHash, {"kind": "checkpoint", "name": "a", "hash": "0"}, "kind of adapter"),
     ],
 )
 def test_parts_that_no_model_could_do(kind: type, fields: dict[str, Any], said: str):
