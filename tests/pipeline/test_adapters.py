@@ -94,7 +94,7 @@ def test_what_a_prompt_names_must_be_there(pipe: fn.Pipeline, tiny_model: Path) 
 
 def test_a_file_that_is_written_anew_is_read_anew(pipe: fn.Pipeline, tiny_model: Path, tmp_path: Path) -> None:
     shape, file = pipe.unet.get_submodule(LAYER).weight.shape, tmp_path / "new.safetensors"
-    drawn = []
+    drawn, hashes = [], []
     for seed in (1, 2):
         draw = torch.Generator().manual_seed(seed)
         factors = Factors(torch.randn(shape[0], 2, generator=draw), torch.randn(2, shape[1], generator=draw))
@@ -102,7 +102,9 @@ def test_a_file_that_is_written_anew_is_read_anew(pipe: fn.Pipeline, tiny_model:
         write_lora(file, {"unet": {LAYER: factors}})
         os.utime(file, ns=(1, 1))  # as copies that keep their times do
         drawn.append(pixels(pipe, "a kite", loras=(Lora(str(file)),)))
+        hashes.append(adapter_hash(file, tensors_only=True))
     assert not np.array_equal(*drawn)
+    assert hashes[0] != hashes[1]
     assert np.array_equal(drawn[1], pixels(fn.load(tiny_model), "a kite", loras=(Lora(str(file)),)))
 
 

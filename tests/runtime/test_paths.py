@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.paths import NameTakenError, require_name, require_writable, write_whole
+from fromnoise.runtime.paths import NameTakenError, file_state, require_name, require_writable, write_whole
 
 
 def without_links(*arguments: object) -> None:
@@ -23,6 +23,15 @@ def test_never_over_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert path.read_bytes() == b"one"
     assert write_whole(path, b"two", overwrite=True).read_bytes() == b"two"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_state_of_a_folder_is_that_of_its_files(tmp_path: Path):
+    file = write_whole(tmp_path / "model" / "a.bin", b"one")
+    before = file_state(file.parent)
+    assert file_state(file.parent) == before
+    file.write_bytes(b"two")  # in its place: the folder itself does not change
+    os.utime(file, ns=(1, 1))
+    assert file_state(file.parent) != before
 
 
 def test_the_longest_name(tmp_path: Path):

@@ -6,6 +6,8 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from fromnoise.runtime.paths import file_state
+
 DIGITS = 12
 """Hex digits of a hash that are kept, as in the AUTOMATIC1111 web UI's `Lora hashes` and `TI hashes`."""
 
@@ -22,13 +24,12 @@ def adapter_hash(path: Path, *, tensors_only: bool = False) -> str:
     (kohya's and the web UI's `addnet_hash_safetensors`). Raises OSError when it can't be read.
     """
     file = _weights(path)
-    facts = file.stat()
-    return _hashed(file, tensors_only and file.suffix == ".safetensors", facts.st_mtime_ns, facts.st_size)
+    return _hashed(file, tensors_only and file.suffix == ".safetensors", file_state(file))
 
 
 @lru_cache(maxsize=256)
-def _hashed(file: Path, tensors_only: bool, changed: int, size: int) -> str:
-    """Of a file that was changed then, so that one that is changed again is hashed again."""
+def _hashed(file: Path, tensors_only: bool, changed: tuple[int, ...]) -> str:
+    """Of a file in the state that it was `changed` to, so that one that is changed again is hashed again."""
     state = hashlib.sha256()
     with file.open("rb") as stream:
         if tensors_only:

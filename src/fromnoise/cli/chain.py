@@ -163,13 +163,8 @@ def _read(key: str, value: Any) -> Any:
         files = [value] if isinstance(value, str) else value
         checks.all_of_kind(key, checks.plain(files), str, "files in quotes")
         return READERS[key](files)
-    return READERS[key](value) if key in READERS and isinstance(value, str) else _in_text(key, value)
-
-
-def _in_text(key: str, value: Any) -> Any:
-    """A number where the command line would have it in text: size = 128, reuse = 2."""
-    number = key in READERS and isinstance(value, int | float) and not isinstance(value, bool)
-    return READERS[key](str(value)) if number else value
+    in_text = key in READERS and isinstance(value, str | int | float)
+    return READERS[key](str(value)) if in_text else value
 
 
 def _picture_path(recipe: Path, picture: object) -> Path:

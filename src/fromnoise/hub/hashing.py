@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fromnoise.runtime.errors import UsageError
-from fromnoise.runtime.paths import atomic_write, cache_dir
+from fromnoise.runtime.paths import atomic_write, cache_dir, file_state
 
 SHA256_DIGITS = 64
 CHUNK = 4 * 2**20
@@ -52,21 +52,14 @@ def remembered_digest(path: Path, *, told: Told = lambda count: None) -> str:
 
     A file that changed just now is not remembered: its clock may be too coarse to show the next change.
     """
-    state = path.stat()
-    known = {
-        "path": str(path.resolve()),
-        "file": state.st_ino,
-        "size": state.st_size,
-        "changed": state.st_mtime_ns,
-        "touched": state.st_ctime_ns,
-    }
+    known = {"path": str(path.resolve()), "state": list(file_state(path))}
     place = cache_dir() / "hashes" / f"{hashlib.sha256(known['path'].encode()).hexdigest()}.json"
     with suppress(OSError, ValueError, TypeError, KeyError):
         entry = json.loads(place.read_text(encoding="utf-8"))
         if {**known, "sha256": entry["sha256"]} == entry:
             return entry["sha256"]
     found = digest(path, told=told)
-    if time.time_ns() - state.st_mtime_ns > SETTLED:
+    if time.time_ns() - path.stat().st_mtime_ns > SETTLED:
         _remember(place, {**known, "sha256": found})
     return found
 

@@ -14,6 +14,7 @@ from fromnoise.hub import found
 from fromnoise.pipeline.fast import fast_lora
 from fromnoise.request import AdapterHash, Lora, Request
 from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.paths import file_state
 from fromnoise.text import read
 
 KEPT = 2
@@ -52,7 +53,7 @@ class Wardrobe:
 
     def _asked(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Asked:
         files = [self.file(path) for path in (*(each.path for each in loras), *embeddings)]
-        return loras, embeddings, tuple(map(_state, files))
+        return loras, embeddings, tuple(map(file_state, files))
 
     def loras(self, request: Request) -> tuple[Lora, ...]:
         """All that a request uses: the model's few-step one, its own, and those that its prompt names."""
@@ -94,12 +95,6 @@ class Wardrobe:
     def _made(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Adapted:
         uses = [Use(read_adapter(self.file(each.path)), each.weight, each.text) for each in loras]
         return Adapted(self.modules, uses, [read_embedding(self.file(each)) for each in embeddings])
-
-
-def _state(file: Path) -> tuple[int, ...]:
-    """What changes when a file is written anew, whatever its clock says."""
-    facts = file.stat()
-    return facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size
 
 
 def _hash(kind: str, path: Path, name: str | None = None) -> AdapterHash:

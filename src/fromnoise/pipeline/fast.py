@@ -9,6 +9,7 @@ from pathlib import Path
 from fromnoise.checkpoints.weights import open_weights
 from fromnoise.pipeline.scheduler import Habits
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.runtime.paths import file_state
 
 SETTINGS = "fromnoise.fast"
 """The key in a LoRA's metadata whose value is a JSON object of these fields."""
@@ -34,12 +35,12 @@ def fast_lora(model: Path | None) -> Path:
 
 def fast_habits(lora: Path) -> Habits:
     """The steps, guidance, sampler and schedule that a few-step LoRA was made for; FromnoiseError where it is none."""
-    return _habits(lora, lora.stat().st_mtime_ns)
+    return _habits(lora, file_state(lora))
 
 
 @lru_cache(maxsize=8)
-def _habits(lora: Path, changed: int) -> Habits:
-    """Those of the file as it was `changed` last: they are asked for several times a picture."""
+def _habits(lora: Path, state: tuple[int, ...]) -> Habits:
+    """Those of the file in that state: they are asked for several times a picture."""
     said = open_weights(lora).metadata.get(SETTINGS)
     if said is None:
         raise FromnoiseError(f"{lora} doesn't say how to draw with it; it was not made by: fromnoise train distill")

@@ -26,6 +26,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("FROMNOISE_CACHE") or platformdirs.user_cache_dir("fromnoise"))
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """What changes when a file, or one of a folder's, is written anew, whatever its clock says. Raises OSError."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    facts = [each.stat() for each in files]
+    return tuple(number for each in facts for number in (each.st_ino, each.st_mtime_ns, each.st_ctime_ns, each.st_size))
+
+
 @contextmanager
 def atomic_write(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well.
