@@ -133,6 +133,14 @@ def test_hashes_of_any_length_are_compared(theirs: str, ours: str | None, said: 
     assert all("fur" in each.getMessage() for each in caplog.records)
 
 
+def test_a_fast_picture_from_before_there_was_a_tiny_autoencoder(caplog: pytest.LogCaptureFixture):
+    here = Request(fast=True, hashes=(AdapterHash("vae", "vae_tiny", "ab"),))
+    tell_changed_adapters(here, here)
+    assert not caplog.records
+    tell_changed_adapters(Request(fast=True), here)
+    assert "decoded by the model's own autoencoder, and is now by vae_tiny" in caplog.text
+
+
 def test_difference():
     black, grey = Image.new("RGB", (2, 1)), Image.new("RGB", (2, 1))
     grey.putpixel((0, 0), (6, 0, 0))

@@ -37,6 +37,11 @@ def test_a_folder_needs_one_set_of_weights_and_nothing_else():
     assert set(chosen(SD15)) == COMMON | weights()
 
 
+def test_what_fast_drawings_need_comes_along():
+    tiny = {"vae_tiny/config.json", "vae_tiny/diffusion_pytorch_model.safetensors"}
+    assert set(chosen([*SD15, "fast.safetensors", *tiny])) == COMMON | weights() | tiny | {"fast.safetensors"}
+
+
 def test_the_variant_that_was_asked_for():
     assert set(chosen(SD15, "fp16")) == COMMON | weights(".fp16")
 

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ import torch
 from fromnoise.adapters import Lora as Factors
 from fromnoise.adapters import write_lora
 from fromnoise.adapters.keys import layers
-from fromnoise.pipeline import load
+from fromnoise.checkpoints import save_module
+from fromnoise.images.convert import to_images
+from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
+from fromnoise.pipeline import last, load
 from fromnoise.request import Lora, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
@@ -100,3 +104,67 @@ def test_a_lora_that_does_not_say_how(tiny_model: Path, tmp_path: Path, said: st
 def test_the_embedded_model_has_one() -> None:
     request = load().resolve("a cat", fast=True)
     assert (request.steps, request.guidance, request.sampler) == (4, 1.0, "euler")
+
+
+def add_tiny(model: Path, seed: int = 0, **other: Any) -> None:
+    """A tiny autoencoder of random weights for the model's latents, of four channels and a factor of 2."""
+    fields = {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1), **other}
+    widths = (8, 8, 8)[: len(fields["num_decoder_blocks"])]
+    config = TinyAutoencoderConfig(decoder_block_out_channels=widths, encoder_block_out_channels=(8, 8), **fields)
+    torch.manual_seed(seed)
+    save_module(model / "vae_tiny", TinyAutoencoder(config), "AutoencoderTiny")
+
+
+def test_the_tiny_autoencoder_decodes_fast_drawings_alone(model: Path) -> None:
+    slow, fast = load(model)("a cat", seed=3)[0], load(model)("a cat", seed=3, fast=True)[0]
+    add_tiny(model)
+    pipeline = load(model)
+    assert pipeline("a cat", seed=3)[0].image.tobytes() == slow.image.tobytes()
+    made = pipeline("a cat", seed=3, fast=True)[0]
+    assert made.image.tobytes() != fast.image.tobytes()
+    latents = last(pipeline.steps("a cat", seed=3, fast=True)).x
+    assert pipeline.tiny is not None
+    assert made.image.tobytes() == to_images(pipeline.tiny.decode(latents))[0].tobytes()
+    assert pipeline.decode(latents)[0].tobytes() == fast.image.tobytes()
+    assert pipeline("a cat", seed=3, fast=True, count=2)[0].image.tobytes() == made.image.tobytes()
+
+
+def test_pictures_say_which_autoencoder_decoded_them(model: Path) -> None:
+    assert [each.kind for each in load(model).resolve("a cat", fast=True).hashes] == ["lora"]
+    add_tiny(model)
+    first = load(model)("a cat", seed=3, fast=True)[0]
+    assert [(each.kind, each.name) for each in first.request.hashes] == [("lora", "fast"), ("vae", "vae_tiny")]
+    assert load(model).resolve("a cat").hashes == ()
+    again = load(model)(Request.from_json(first.request.to_json()))[0]
+    assert (again.image.tobytes(), again.request) == (first.image.tobytes(), first.request)
+    add_tiny(model, seed=1)
+    assert load(model)(Request.from_json(first.request.to_json()))[0].request.hashes != first.request.hashes
+
+
+def test_an_autoencoder_that_was_asked_for_decodes_fast_drawings_too(model: Path, tiny_model: Path) -> None:
+    before = load(model)("a cat", seed=3, fast=True)[0]
+    add_tiny(model)
+    made = load(model, vae=tiny_model)("a cat", seed=3, fast=True)[0]
+    assert made.image.tobytes() == before.image.tobytes()
+    assert [each.name for each in made.request.hashes if each.kind == "vae"] != ["vae_tiny"]
+
+
+def test_a_damaged_tiny_autoencoder_is_said(model: Path) -> None:
+    add_tiny(model)
+    weights = model / "vae_tiny" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(FromnoiseError, match="vae_tiny"):
+        load(model)("a cat", fast=True)
+
+
+@pytest.mark.parametrize("other", [{"latent_channels": 8}, {"num_decoder_blocks": (1, 1, 1)}])
+def test_one_for_other_latents_is_said(model: Path, other: dict[str, Any]) -> None:
+    add_tiny(model, **other)
+    with pytest.raises(FromnoiseError, match="vae_tiny doesn't fit this model's latents"):
+        load(model)("a cat", fast=True)
+
+
+def test_a_large_one_in_its_place_is_said(model: Path) -> None:
+    shutil.copytree(model / "vae", model / "vae_tiny")
+    with pytest.raises(FromnoiseError, match="vae_tiny doesn't fit"):
+        load(model)("a cat", fast=True)

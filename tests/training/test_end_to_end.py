@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from fromnoise.checkpoints.folder import read_tensors, save_module
+from fromnoise.data import load_dataset
 from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.pipeline import load
 from fromnoise.runtime.errors import UsageError
-from fromnoise.training import autoencoder, denoiser
+from fromnoise.training import autoencoder, denoiser, tiny_autoencoder
 from fromnoise.training.autoencoder import fold_statistics, new_autoencoder, psnr, sobel
 from tests.small_dataset import write_dataset
 from tests.tiny import AUTOENCODER, UNET, randomise
@@ -54,7 +56,7 @@ def test_from_pictures_to_a_model_that_draws(tmp_path: Path, tiny_model: Path) -
     trained = denoiser.read_autoencoder(tmp_path / "autoencoder")
     pictures = autoencoder.to_model_range(torch.from_numpy(dataset.pixels(range(len(dataset)))))
     fresh = new_autoencoder(autoencoder.AutoencoderRecipe())
-    assert psnr(trained, pictures) > psnr(fresh, pictures) + 3
+    assert psnr(trained.decode, trained.encode, pictures) > psnr(fresh.decode, fresh.encode, pictures) + 3
 
     whole = train_denoiser(tmp_path, "whole", tiny_model, 12)
     train_denoiser(tmp_path, "parts", tiny_model, 7)
@@ -109,7 +111,7 @@ def test_an_anchored_encoder_keeps_the_latents_that_it_had(tmp_path: Path) -> No
         autoencoder.train(tmp_path / "data", run, tmp_path / "recipe.toml")
         again = denoiser.read_autoencoder(run)
         moved.append(float((encoded(again, pictures) - encoded(first, pictures)).square().mean()))
-        gained.append(psnr(again, -pictures) - psnr(first, -pictures))
+        gained.append(psnr(again.decode, again.encode, -pictures) - psnr(first.decode, first.encode, -pictures))
     assert min(gained) > 0.3  # of inverted pictures, which the dataset has none of
     assert moved[1] < 0.3 * moved[0]
 
@@ -123,3 +125,33 @@ def test_sobel_sees_a_slope() -> None:
     ramp = torch.arange(5.0).expand(1, 3, 5, 5)
     torch.testing.assert_close(sobel(ramp)[:, ::2], torch.full((1, 3, 3, 3), 2.0))
     torch.testing.assert_close(sobel(ramp)[:, 1::2], torch.zeros(1, 3, 3, 3))
+
+
+def test_a_tiny_autoencoder_learns_the_latents_of_a_large_one(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = {"latent_channels": 4, "num_encoder_blocks": (0, 1), "num_decoder_blocks": (1, 1)}
+    config = TinyAutoencoderConfig(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(16, 8), **levels)
+    monkeypatch.setattr(tiny_autoencoder, "CONFIG", config)
+    write_dataset(tmp_path / "data")
+
+    def train(run: str, steps: int, *, resume: bool = False) -> Path:
+        fields = f'autoencoder = "{tiny_model}"\nsteps = {steps}\nbatch = 4\nwarmup = 2\naverage = 8\nvaried = 0.5\n'
+        (tmp_path / "recipe.toml").write_text(fields)
+        tiny_autoencoder.train(tmp_path / "data", tmp_path / run, tmp_path / "recipe.toml", resume=resume)
+        return tmp_path / run / "vae_tiny"
+
+    whole, _ = train("whole", 40), train("parts", 20)
+    parts = train("parts", 40, resume=True)
+    one, other = (read_tensors(each / "diffusion_pytorch_model.safetensors") for each in (whole, parts))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+    large = denoiser.read_autoencoder(tiny_model)
+    pictures = autoencoder.to_model_range(torch.from_numpy(load_dataset(tmp_path / "data").all_pixels.copy()))
+    fresh = tiny_autoencoder.new_tiny_autoencoder(tiny_autoencoder.TinyAutoencoderRecipe())
+    made = tiny_autoencoder.new_tiny_autoencoder(tiny_autoencoder.TinyAutoencoderRecipe(init=str(whole)))
+    assert psnr(made.decode, large.encode, pictures) > psnr(fresh.decode, large.encode, pictures) + 3
+    with torch.no_grad():
+        wanted = large.encode(pictures)
+        missed, before = (float((each.encode(pictures) - wanted).square().mean()) for each in (made, fresh))
+    assert missed < 0.9 * before

@@ -23,7 +23,7 @@ OWN_FILES = frozenset(
 
 PARTS = frozenset({part for _, part in CLASSES.values()})
 OTHER_FOLDERS = frozenset(
-    {"scheduler", "tokenizer", "tokenizer_2", "feature_extractor", "safety_checker", "image_encoder"}
+    {"scheduler", "tokenizer", "tokenizer_2", "feature_extractor", "safety_checker", "image_encoder", "vae_tiny"}
 )
 
 PART_ENDINGS = (".json", SINGLE, ".bin")

@@ -27,6 +27,7 @@ class Part(StrEnum):
     AUTOENCODER = "autoencoder"
     TEXT_ENCODER = "text-encoder"
     DENOISER = "denoiser"
+    TINY_AUTOENCODER = "tiny-autoencoder"
     JUDGE = "judge"
 
     @property

@@ -127,6 +127,9 @@ def tell_changed_adapters(drawn: Request, here: Request) -> None:
         elif not any(_same_hash(each.hash, other) for other in found):
             warn(f"the {each.kind} {each.name} is another file than the one that drew the picture: "
                  f"{found[0]}, not {each.hash}")  # fmt: skip
+    tiny = next((each.name for each in here.hashes if each.kind == "vae"), None)
+    if drawn.fast and tiny and not any(each.kind == "vae" for each in drawn.hashes):
+        warn(f"the picture was decoded by the model's own autoencoder, and is now by {tiny}")
 
 
 def _same_hash(one: str, other: str) -> bool:

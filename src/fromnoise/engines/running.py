@@ -149,7 +149,7 @@ class Engines:
     def for_run(self, calls: int, needs: Sequence[str] = ()) -> Callable[[Tensor, Tensor, Tensor, Extras], Tensor]:
         """The U-Net for a run of about so many calls; `needs` says what of it needs the eager module."""
         self.ran = True
-        self._lay_out(self.unet)
+        self.lay_out(self.unet)
 
         def predict(x: Tensor, time: Tensor, words: Tensor, extras: Extras = NO_EXTRAS) -> Tensor:
             return self.predict(x, time, words, extras, calls=calls, needs=needs)
@@ -190,9 +190,10 @@ class Engines:
 
     def lay_out_autoencoder(self) -> None:
         """As the U-Net is before a run; what waits for it are drawings that end in a picture, or begin with one."""
-        self._lay_out(self.autoencoder)
+        self.lay_out(self.autoencoder)
 
-    def _lay_out(self, network: nn.Module) -> None:
+    def lay_out(self, network: nn.Module) -> None:
+        """Lay out a part of the model for the eager engine, where that may run."""
         if self._unet.asked in (AUTO, EAGER):
             lay_out(network, self._sizes[0])
 

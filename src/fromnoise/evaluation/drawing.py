@@ -33,7 +33,8 @@ def draw(
     drawn: list[Image.Image] = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
-        drawn += pipe.decode(_latents(pipe, part, settings.with_(seed=(settings.seed or 0) + start)))
+        latents = _latents(pipe, part, settings.with_(seed=(settings.seed or 0) + start))
+        drawn += pipe.decode(latents, fast=settings.fast)
         if show:
             show(len(drawn), len(prompts))
     return drawn

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet")
+PARTS = ("unet", "vae", "vae_tiny", "text_encoder", "text_encoder_2", "controlnet")
 BESIDE = ("tokenizer", "tokenizer_2", "scheduler")
 """Folders without weights that drawing reads, whole."""
 

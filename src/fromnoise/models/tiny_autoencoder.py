@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fromnoise.models.config import Config
+from fromnoise.nn import bands
+from fromnoise.nn.convolution import Conv2d
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,25 @@ class Block(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        convs = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(3)]
-        self.conv = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
+        convs = [Conv2d(channels, channels, 3, padding=1) for _ in range(3)]
+        self.conv = nn.Sequential(convs[0], nn.ReLU(inplace=True), convs[1], nn.ReLU(inplace=True), convs[2])
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to the same shape."""
-        return torch.relu(self.conv(x) + x)
+        return self.conv(x).add_(x).relu_()
+
+
+class Doubled(Conv2d):
+    """A convolution of the map doubled by nearest neighbour, (B, channels, h, w) to (B, made, 2h, 2w)."""
+
+    def __init__(self, channels: int, made: int) -> None:
+        super().__init__(channels, made, 3, padding=1, bias=False)
+
+    def forward(self, input: Tensor, plus: Tensor | None = None) -> Tensor:
+        """The same, and `plus` added."""
+        if plus is None and bands.doubling_pays(input, self):
+            return bands.convolve_doubled(self, input)
+        return super().forward(F.interpolate(input, scale_factor=2.0), plus)
 
 
 class Encoder(nn.Module):
@@ -63,12 +79,12 @@ class Encoder(nn.Module):
     def __init__(self, config: TinyAutoencoderConfig) -> None:
         super().__init__()
         widths = config.encoder_block_out_channels
-        layers: list[nn.Module] = [nn.Conv2d(config.in_channels, widths[0], 3, padding=1)]
+        layers: list[nn.Module] = [Conv2d(config.in_channels, widths[0], 3, padding=1)]
         for level, (width, blocks) in enumerate(zip(widths, config.num_encoder_blocks, strict=True)):
             if level > 0:
-                layers.append(nn.Conv2d(width, width, 3, padding=1, stride=2, bias=False))
+                layers.append(Conv2d(width, width, 3, padding=1, stride=2, bias=False))
             layers += [Block(width) for _ in range(blocks)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], config.latent_channels, 3, padding=1))
+        self.layers = nn.Sequential(*layers, Conv2d(widths[-1], config.latent_channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, latent_channels, h, w)."""
@@ -81,12 +97,12 @@ class Decoder(nn.Module):
     def __init__(self, config: TinyAutoencoderConfig) -> None:
         super().__init__()
         widths, last = config.decoder_block_out_channels, len(config.num_decoder_blocks) - 1
-        layers: list[nn.Module] = [nn.Conv2d(config.latent_channels, widths[0], 3, padding=1), nn.ReLU()]
+        layers: list[nn.Module] = [Conv2d(config.latent_channels, widths[0], 3, padding=1), nn.ReLU()]
         for level, (width, blocks) in enumerate(zip(widths, config.num_decoder_blocks, strict=True)):
             layers += [Block(width) for _ in range(blocks)]
             if level < last:
-                layers += [nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1, bias=False)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], config.out_channels, 3, padding=1))
+                layers += [nn.Identity(), Doubled(width, widths[level + 1])]  # the doubling is a layer of its own there
+        self.layers = nn.Sequential(*layers, Conv2d(widths[-1], config.out_channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, latent_channels, h, w) to (B, 3, H, W); latents are squashed softly into [-3, 3] first."""

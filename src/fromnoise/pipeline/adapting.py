@@ -11,7 +11,7 @@ from torch import nn
 
 from fromnoise.adapters import Adapted, Use, adapter_hash, find_adapter, names_in, read_adapter, read_embedding
 from fromnoise.hub import found
-from fromnoise.pipeline.fast import fast_lora
+from fromnoise.pipeline.fast import TINY, fast_lora, tiny_weights
 from fromnoise.request import AdapterHash, Lora, Request
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import file_state
@@ -89,8 +89,9 @@ class Wardrobe:
         used += [("embedding", self.file(each)) for each in request.embeddings]
         controls = (found(each.model) for each in request.controls if Path(each.model).expanduser().exists())
         used += [("control", each) for each in controls]
-        vae = () if self.vae is None else (_hash("vae", self.vae[1], self.vae[0]),)
-        return (*(_hash(kind, path) for kind, path in used), *vae)
+        tiny = tiny_weights(self.model) if request.fast else None
+        vae = self.vae or (tiny and (TINY, tiny))
+        return (*(_hash(kind, path) for kind, path in used), *([_hash("vae", vae[1], vae[0])] if vae else []))
 
     def _made(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Adapted:
         uses = [Use(read_adapter(self.file(each.path)), each.weight, each.text) for each in loras]

@@ -11,9 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from fromnoise.diffusion.samplers import Step
+from fromnoise.diffusion.samplers import Step, last
 from fromnoise.images.sheets import contact_sheet, stacked
-from fromnoise.pipeline.drawing import Picture, Pipeline, last
+from fromnoise.pipeline.drawing import Picture, Pipeline
 from fromnoise.request import Begun, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import atomic_write

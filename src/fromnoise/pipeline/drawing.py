@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fromnoise.adapters import Adapted
 from fromnoise.diffusion.guidance import ByLoss, Guided, Loss
-from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step
+from fromnoise.diffusion.samplers import BROWNIAN, SAMPLERS, TWO_DENOISERS, Step, last
 from fromnoise.engines.names import AUTO, INT8
 from fromnoise.engines.running import Engines
 from fromnoise.hub import name_of
@@ -33,7 +33,7 @@ from fromnoise.models.work import decoding_bytes
 from fromnoise.nn.circular import circularly
 from fromnoise.nn.eight_bit import eight_bit_layers
 from fromnoise.pipeline.adapting import Wardrobe
-from fromnoise.pipeline.fast import fast_habits, fast_lora
+from fromnoise.pipeline.fast import fast_habits, fast_lora, tiny_autoencoder
 from fromnoise.pipeline.guiding import plan
 from fromnoise.pipeline.inpainting import Inpainting, drawing_size, mask_tensor, open_picture, shown
 from fromnoise.pipeline.network import Following, Network, Said, reusing
@@ -272,23 +272,26 @@ class Pipeline:
         known = self.autoencoder.config.scaling_factor
         small = None if isinstance(self.autoencoder, TinyAutoencoder) else linear_preview(latents, known)
         if small is None:
-            return self.decode(latents)
+            return self.decode(latents, fast=True)
         size = latents.shape[3] * self.multiple, latents.shape[2] * self.multiple
         return [each.resize(size, Image.Resampling.BICUBIC) for each in to_images(small)]
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, tile: str | None = None) -> list[Image.Image]:
-        """Latents (B, C, h, w) as pictures, small ones in float32 several at a time; `tile` as in a Request."""
+    def decode(self, latents: Tensor, tile: str | None = None, *, fast: bool = False) -> list[Image.Image]:
+        """Latents (B, C, h, w) as pictures, small ones in float32 several at a time; `tile`, `fast` as in a Request."""
         several = self.engines.decodes(latents[0, 0].numel() * self.multiple**2)
-        return to_images(torch.cat([self.pixels(each, tile) for each in torch.split(latents, several)]))
+        return to_images(torch.cat([self.pixels(each, tile, fast=fast) for each in torch.split(latents, several)]))
 
     @torch.inference_mode()
-    def pixels(self, latents: Tensor, tile: str | None = None) -> Tensor:
+    def pixels(self, latents: Tensor, tile: str | None = None, *, fast: bool = False) -> Tensor:
         """Latents (B, C, h, w) as float32 pictures (B, 3, H, W) about [-1, 1], not clamped; large ones in tiles.
 
-        `tile` names the axes along which opposite edges meet.
+        `tile` names the axes along which opposite edges meet; `fast` takes the tiny autoencoder, where there is one.
         """
         latents = latents.to(self.device, self.dtype)
+        if fast and self.tiny is not None:
+            decode = self.tiny.decode if tile is None else circularly(self.tiny.decode, tile)
+            return decode(latents).float().cpu()
         self.take_autoencoder()
         if isinstance(self.autoencoder, Autoencoder) and self._tiled(latents):
             tiled = decode_tiled if tile is None else partial(decode_circular, axes=tile)
@@ -308,12 +311,21 @@ class Pipeline:
 
     def finish(self, step: Step, request: Request) -> list[Picture]:
         """The pictures of a last step, each with the request that draws it alone."""
-        images = self.decode(step.x, request.tile)
+        images = self.decode(step.x, request.tile, fast=request.fast)
         if request.mask is not None:
             images = list(map(Inpainting.of(request).finish, images))
         how = {"engine": self.engines.used, "dtype": self.format}
         alone = singles(request.with_(**how))
         return [Picture(image, each) for image, each in zip(images, alone, strict=True)]
+
+    @cached_property
+    def tiny(self) -> TinyAutoencoder | None:
+        """What decodes fast drawings: the model's tiny autoencoder, unless its large one was replaced."""
+        given = self.path, self.autoencoder, self.device, self.dtype
+        made = None if self.wardrobe.vae else tiny_autoencoder(*given)
+        if made is not None:
+            self.engines.lay_out(made)
+        return made
 
     @property
     def format(self) -> str:
@@ -485,12 +497,3 @@ def needs_eager(request: Request, adapted: Adapted) -> list[str]:
 def seeds(request: Request) -> list[int]:
     """One seed per picture: seed, seed + 1, …; the same for all where another seed's noise is blended in."""
     return [int(each.seed or 0) for each in singles(request)]
-
-
-def last(steps: Iterator[Step]) -> Step:
-    """Run a drawing to its end."""
-    step = None
-    for step in steps:  # noqa: B007
-        pass
-    assert step is not None
-    return step

@@ -1,4 +1,8 @@
-"""Drawing in a few steps without a guidance pass: the LoRA beside a model that makes it able to, and its settings."""
+"""Drawing in a few steps without a guidance pass: the LoRA beside a model that makes it able to, and its settings.
+
+Where calls of the network are few, decoding is a large share of the time; a tiny autoencoder in the model's folder does
+it sooner.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,13 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-from fromnoise.checkpoints.weights import open_weights
+import torch
+
+from fromnoise.checkpoints import open_checkpoint
+from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.weights import find_weights, open_weights
+from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.pipeline.scheduler import Habits
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import file_state
@@ -19,6 +29,37 @@ FIELDS = ("steps", "guidance", "sampler", "schedule")
 
 FILE = "fast.safetensors"
 """In a model's folder; beside a model's file, the file's own name with this for its ending."""
+
+TINY = "vae_tiny"
+"""In a model's folder: what decodes its fast drawings, in diffusers' layout."""
+
+
+def tiny_weights(model: Path | None) -> Path | None:
+    """The file of the model's tiny autoencoder, if it has one."""
+    folder = None if model is None else model / TINY
+    return find_weights(folder).path if folder and folder.is_dir() else None
+
+
+def tiny_autoencoder(
+    model: Path | None, large: Autoencoder | TinyAutoencoder, device: torch.device, dtype: torch.dtype
+) -> TinyAutoencoder | None:
+    """The tiny autoencoder that goes with the model's `large` one, if it has one.
+
+    FromnoiseError where it is damaged, of another kind or for other latents.
+    """
+    if model is None or not (model / TINY).is_dir():
+        return None
+    part = open_checkpoint(model / TINY).parts["vae"]
+    module = build(part.config).eval().requires_grad_(False)
+    if not isinstance(module, TinyAutoencoder) or latents_of(module) != latents_of(large):
+        raise FromnoiseError(f"{model / TINY} doesn't fit this model's latents; remove it, or train one for them")
+    part.load_into(module, dtype, device)
+    return module
+
+
+def latents_of(autoencoder: Autoencoder | TinyAutoencoder) -> tuple[int, int]:
+    """Channels, and how many pixels one is wide."""
+    return autoencoder.config.latent_channels, autoencoder.config.factor
 
 
 def fast_lora(model: Path | None) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from fromnoise.training.optimizers import muon
 from fromnoise.training.order import Draw, draws
 from fromnoise.training.run import Show, begin_run, fit, require_pictures, settled
 from fromnoise.training.variety import vary
+
+Coder = Callable[[Tensor], Tensor]
+"""From pictures to latents, or back."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,10 @@ class AutoencoderTask:
     def loss(self, prediction: tuple[Tensor, Gaussian], batch: Pictures) -> Tensor:
         """L1 + edges * L1 of Sobel gradients + kl * (KL per latent) + anchor * (squared distance of latents)."""
         rebuilt, latents = prediction[0].float(), prediction[1]
-        edge_error = (sobel(rebuilt) - sobel(batch.pixels)).abs().mean()
         kl = latents.kl().mean() / latents.mean[0].numel()
-        pixel_error = (rebuilt - batch.pixels).abs().mean()
         moved = self._moved(latents.mean.float(), batch)
-        return pixel_error + self.recipe.edges * edge_error + self.recipe.kl * kl + self.recipe.anchor * moved
+        seen = pixel_loss(rebuilt, batch.pixels, self.recipe.edges)
+        return seen + self.recipe.kl * kl + self.recipe.anchor * moved
 
     def _moved(self, latents: Tensor, batch: Pictures) -> Tensor:
         """How far the latents of pictures as they are lie from what they were, squared and averaged."""
@@ -168,12 +171,18 @@ def finish(model: Autoencoder, dataset: Dataset, run: Path, *, fold: bool) -> No
     save_module(run / "vae", model, "AutoencoderKL")
     held_out = to_model_range(torch.from_numpy(dataset.pixels(dataset.indices(split="held_out"))))
     if len(held_out):
-        note(f"{psnr(model, held_out):.2f} dB on {len(held_out)} held-out pictures; written to {run / 'vae'}")
+        quality = psnr(model.decode, model.encode, held_out)
+        note(f"{quality:.2f} dB on {len(held_out)} held-out pictures; written to {run / 'vae'}")
 
 
 def to_model_range(pixels: Tensor) -> Tensor:
     """Bytes (B, H, W, 3) as floats (B, 3, H, W) in [-1, 1], channels last in memory."""
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def pixel_loss(rebuilt: Tensor, pixels: Tensor, edges: float) -> Tensor:
+    """L1 of pictures (B, 3, H, W) + `edges` * L1 of their Sobel gradients."""
+    return (rebuilt - pixels).abs().mean() + edges * (sobel(rebuilt) - sobel(pixels)).abs().mean()
 
 
 def sobel(pictures: Tensor) -> Tensor:
@@ -203,10 +212,10 @@ def fold_statistics(model: Autoencoder, pictures: Tensor) -> None:
 
 
 @torch.no_grad()
-def psnr(model: Autoencoder, pictures: Tensor) -> float:
-    """Peak signal-to-noise ratio of the reconstruction from the mean latents, in dB over [0, 1], mean per picture."""
+def psnr(decode: Coder, encode: Coder, pictures: Tensor) -> float:
+    """Peak signal-to-noise ratio of pictures encoded and decoded, in dB over [0, 1], mean per picture."""
     errors = []
     for part in pictures.split(32):
-        rebuilt = model.decode(model.encode(part)).clamp(-1, 1)
+        rebuilt = decode(encode(part)).clamp(-1, 1)
         errors.append((((rebuilt - part) / 2) ** 2).flatten(1).mean(1))
     return float((-10 * torch.cat(errors).log10()).mean())

@@ -26,7 +26,7 @@ from fromnoise.diffusion.samplers.first_order import (
 from fromnoise.diffusion.samplers.multistep import sample_lms, sample_plms
 from fromnoise.diffusion.samplers.restart import sample_restart
 from fromnoise.diffusion.samplers.second_order import sample_dpm2, sample_dpm2_ancestral, sample_heun
-from fromnoise.diffusion.samplers.step import Noise, Sampler, Step, ancestral_split
+from fromnoise.diffusion.samplers.step import Noise, Sampler, Step, ancestral_split, last
 from fromnoise.diffusion.samplers.unipc import sample_unipc
 
 SAMPLERS: dict[str, Sampler] = {
@@ -73,6 +73,7 @@ __all__ = [
     "Sampler",
     "Step",
     "ancestral_split",
+    "last",
     "sample_ddim",
     "sample_ddpm",
     "sample_dpm2",

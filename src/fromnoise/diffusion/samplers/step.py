@@ -107,6 +107,15 @@ Sampler = Callable[..., Iterator[Step]]
 """`sample(denoise, x, sigmas, *, noise, start=None)`: a generator of Steps over `sigmas` (n + 1,)."""
 
 
+def last(steps: Iterator[Step]) -> Step:
+    """Run a drawing to its end."""
+    step = None
+    for step in steps:  # noqa: B007
+        pass
+    assert step is not None
+    return step
+
+
 def begin(x: Tensor, noise: Noise | None, start: Step | None) -> Tensor:
     """The latents to go on from; the noise streams are put back where they stood."""
     if start is None:
