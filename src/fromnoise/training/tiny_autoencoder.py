@@ -30,7 +30,7 @@ class TinyAutoencoderRecipe:
     """Settings of a run. `autoencoder` is the model (or run) folder whose latents are learnt.
 
     `init` names a tiny autoencoder's folder to go on from; a share `varied` of the pictures is altered (see
-    `variety.vary`). At a `rate` of 2e-3 Muon's steps leave whole blocks without an answer above zero within 1,000 steps,
+    `variety.vary`). At a `rate` of 2e-3 Muon leaves whole blocks without an answer above zero within 1,000 steps,
     and nothing wakes those again.
     """
 
