@@ -19,7 +19,7 @@ from fromnoise.checkpoints.stored import Stored
 from fromnoise.checkpoints.tensor_file import _header_bytes
 from fromnoise.models.published import FAMILIES, Family
 
-TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "vocab_size": 99}
+TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "vocab_size": 514}
 TEXT |= {"num_hidden_layers": 3, "max_position_embeddings": 16, "projection_dim": 32}
 TEXT_2 = {**TEXT, "hidden_size": 48, "intermediate_size": 64, "projection_dim": 40}
 NORM = {"norm_num_groups": 4}

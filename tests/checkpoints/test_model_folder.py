@@ -207,6 +207,13 @@ def test_whether_an_empty_negative_prompt_is_zeros_is_kept(tmp_path: Path, said:
         ("unet/config.json", "block_out_channels", ["a"]),
         ("text_encoder/config.json", "hidden_size", "wide"),
         ("vae/config.json", "block_out_channels", [1e9, 1e9]),
+        ("vae/config.json", "scaling_factor", None),
+        ("vae/config.json", "scaling_factor", "half"),
+        ("unet/config.json", "sample_size", None),
+        ("unet/config.json", "norm_eps", "1e-5"),
+        ("unet/config.json", "freq_shift", "0"),
+        ("text_encoder/config.json", "layer_norm_eps", "small"),
+        ("text_encoder/config.json", "num_attention_heads", None),
     ],
 )
 def test_wrong_values_are_one_line(tiny_model: Path, tmp_path: Path, file: str, field: str, value: object):
@@ -215,6 +222,15 @@ def test_wrong_values_are_one_line(tiny_model: Path, tmp_path: Path, file: str, 
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(FromnoiseError, match=rf"^[^\n]*{field}[^\n]*$"):
         load(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("part", "heads"), [("text_encoder", {"num_attention_heads": 5}), ("unet", {"attention_head_dim": 5})]
+)
+def test_heads_that_do_not_share_a_width_are_one_line(tiny_model: Path, part: str, heads: dict[str, int]):
+    config = json.loads((tiny_model / part / "config.json").read_text())
+    with pytest.raises(FromnoiseError, match=r"^[^\n]*has 5 heads for (32|64) channels[^\n]*$"):
+        build({**config, **heads})
 
 
 @pytest.mark.parametrize("architectures", [5, {"a": 1}, [], None])

@@ -14,12 +14,16 @@ from safetensors.torch import load_file, save_file
 
 import fromnoise as fn
 from fromnoise.checkpoints.convert import convert_checkpoint
+from fromnoise.checkpoints.folder import save_module
 from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.engines import eager
 from fromnoise.images.opening import to_png
+from fromnoise.models.autoencoder import Autoencoder
+from fromnoise.models.clip_text import ClipText
+from fromnoise.models.unet import UNet
 from fromnoise.pipeline import loading
 from tests.checkpoints.samples import small
-from tests.tiny import write_model
+from tests.tiny import AUTOENCODER, TEXT, UNET, write_model, write_tokenizer
 
 SAID = {"seed": 3, "steps": 3, "sampler": "euler"}
 
@@ -71,9 +75,47 @@ def test_what_cannot_draw_says_so(tiny_model: Path, tmp_path: Path) -> None:
         fn.load(tiny_model, wildcards=tmp_path / "none")
 
 
+MISFITS = {
+    "instructions": ("unet", UNet(replace(UNET, in_channels=8)), "makes 4 channels of 8"),
+    "depth": ("unet", UNet(replace(UNET, in_channels=5)), "makes 4 channels of 5"),
+    "answers": ("unet", UNet(replace(UNET, out_channels=8)), "makes 8 channels of 4"),
+    "latents": ("vae", Autoencoder(replace(AUTOENCODER, latent_channels=8)), "with the 8 latent channels"),
+    "words": ("text_encoder", ClipText(replace(TEXT, hidden_size=48)), "words of width 32, which are 48 wide"),
+    "tokens": ("text_encoder", ClipText(replace(TEXT, vocab_size=500)), "knows 500 tokens, but .* go up to 513"),
+    "places": ("text_encoder", ClipText(replace(TEXT, max_position_embeddings=8)), "has 8 positions, but .* is 16"),
+}
+CLASSES = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel"}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_parts_that_do_not_fit_are_one_line_before_any_weights_are_read(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    part, module, words = MISFITS[name]
+    shutil.copytree(tiny_model, tmp_path / "model")
+    save_module(tmp_path / "model" / part, module, CLASSES[part], file=next((tiny_model / part).glob("*.saf*")).name)
+    monkeypatch.setattr(loading, "filled", lambda *_: pytest.fail("weights were read"))
+    with pytest.raises(fn.FromnoiseError, match=rf"^[^\n]*{words}[^\n]*$"):
+        fn.load(tmp_path / "model")
+
+
+def test_parts_of_other_models_are_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(fn.FromnoiseError, match=rf"{tiny_model}/unet.* latent channels of .*; it can't be used"):
+        fn.load(unet=tiny_model)
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "tokenizer")
+    with pytest.raises(fn.FromnoiseError, match="knows 514 tokens, but its tokenizer's ids go up to 49407"):
+        fn.load(tmp_path / "model")
+    shutil.copytree(tiny_model / "vae", tmp_path / "model" / "unet", dirs_exist_ok=True)
+    with pytest.raises(fn.FromnoiseError, match="is of the class AutoencoderKL, which can't be a unet"):
+        fn.load(tmp_path / "model")
+
+
 @pytest.mark.parametrize("said", [True, False])
 def test_sdxls_index_says_whether_an_empty_negative_prompt_is_zeros(tmp_path: Path, said: bool) -> None:
-    write_folder(tmp_path / "model", replace(small("sdxl"), zero_negative=said))
+    write_tokenizer(tmp_path / "words", 16)
+    own = dict.fromkeys(("tokenizer", "tokenizer_2"), tmp_path / "words")
+    write_folder(tmp_path / "model", replace(small("sdxl"), zero_negative=said, tokenizers=own))
     assert fn.load(tmp_path / "model").prompts.reading.zero_negative is said
 
 

@@ -72,6 +72,12 @@ def test_padding_with_another_token(tokenizer: Tokenizer, tmp_path: Path) -> Non
     assert read.end in ids
 
 
+def test_a_special_token_that_is_null_is_the_usual_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_tokenizer(tmp_path, tokenizer)
+    (tmp_path / "special_tokens_map.json").write_text('{"pad_token": null}')
+    assert Tokenizer.read(tmp_path).pad == tokenizer.end
+
+
 def test_bad_folders_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
     with pytest.raises(FromnoiseError, match=r"vocab\.json is missing"):
         Tokenizer.read(tmp_path)
@@ -92,7 +98,7 @@ def test_bad_folders_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
         ("tokenizer_config.json", '{"model_max_length": 1e30}'),
         ("tokenizer_config.json", '{"model_max_length": "many"}'),
         ("special_tokens_map.json", '{"pad_token": {}}'),
-        ("special_tokens_map.json", '{"pad_token": null}'),
+        ("tokenizer_config.json", '{"model_max_length": 2}'),
         ("vocab.json", '{"a": "b", "<|startoftext|>": 1, "<|endoftext|>": 2}'),
         ("vocab.json", '{"<|startoftext|>": 1, "<|endoftext|>": 2}'),
     ],

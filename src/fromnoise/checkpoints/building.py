@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,22 +19,20 @@ from fromnoise.models.config import Config
 from fromnoise.models.controlnet import ControlNet, ControlNetConfig
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from fromnoise.models.unet import UNet, UNetConfig
+from fromnoise.models.unet_blocks import TrunkConfig
 from fromnoise.nn.eight_bit import replace_layers
 from fromnoise.runtime.errors import FromnoiseError
 
+T = TypeVar("T")
 
-def _build(module: Callable[..., nn.Module], config: type[Config], values: Mapping[str, Any]) -> nn.Module:
-    return module(config.from_json(values))
-
-
-MODULES: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = MappingProxyType(
+MODULES: Mapping[str, tuple[Callable[[Any], nn.Module], type[Config]]] = MappingProxyType(
     {
-        "UNet2DConditionModel": partial(_build, UNet, UNetConfig),
-        "AutoencoderKL": partial(_build, Autoencoder, AutoencoderConfig),
-        "AutoencoderTiny": partial(_build, TinyAutoencoder, TinyAutoencoderConfig),
-        "ControlNetModel": partial(_build, ControlNet, ControlNetConfig),
-        "CLIPTextModel": partial(_build, ClipText, TextConfig),
-        "CLIPTextModelWithProjection": partial(_build, ClipText, TextConfig),
+        "UNet2DConditionModel": (UNet, UNetConfig),
+        "AutoencoderKL": (Autoencoder, AutoencoderConfig),
+        "AutoencoderTiny": (TinyAutoencoder, TinyAutoencoderConfig),
+        "ControlNetModel": (ControlNet, ControlNetConfig),
+        "CLIPTextModel": (ClipText, TextConfig),
+        "CLIPTextModelWithProjection": (ClipText, TextConfig),
     }
 )
 """By the class that a config names."""
@@ -59,7 +58,7 @@ MOST = 1000
 WHOLE = COUNTS | {
     *("attention_head_dim", "num_attention_heads", "cross_attention_dim", "norm_num_groups", "block_out_channels"),
     *("in_channels", "out_channels", "latent_channels", "hidden_size", "intermediate_size", "vocab_size"),
-    "max_position_embeddings",
+    *("max_position_embeddings", "sample_size"),
 }
 LARGEST = 10_000_000
 """Fields that hold whole numbers, and how large those may be."""
@@ -76,14 +75,12 @@ class Unfilled(TorchFunctionMode):
         return kwargs["tensor"] if func in FILLERS else func(*args, **kwargs)
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(values: Mapping[str, Any]) -> nn.Module:
     """A part's module on the meta device; FromnoiseError for a class, a field or a value that is not supported."""
-    kind = class_of(config)
-    if kind not in MODULES:
-        raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
-    eight_bit = eight_bit_names(config)
+    config, eight_bit = read_config(values), eight_bit_names(values)
+    kind = class_of(values)
     with torch.device("meta"), Unfilled():
-        module = _made(kind, {name: value for name, value in config.items() if name != QUANTISATION})
+        module = _tried(kind, lambda: MODULES[kind][0](config))
         try:
             replace_layers(module, eight_bit)
         except KeyError as error:
@@ -91,22 +88,55 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     return module
 
 
-def _made(kind: str, config: Mapping[str, Any]) -> nn.Module:
-    for name in sorted(WHOLE & config.keys()):
-        if not all(_is_count(each, MOST if name in COUNTS else LARGEST) for each in _flat(config[name])):
-            raise FromnoiseError(
-                f"the config of a {kind} can't have {str(config[name])[:40]} in {name}; fetch it again"
-            )
+def read_config(values: Mapping[str, Any]) -> Config:
+    """What a part's `config.json` states; FromnoiseError for a class, a field or a value that is not supported."""
+    kind = class_of(values)
+    if kind not in MODULES:
+        raise FromnoiseError(f"a part of the class {kind or 'that its config leaves out'} is not supported")
+    own = {name: value for name, value in values.items() if name != QUANTISATION}
+    config = _tried(kind, lambda: MODULES[kind][1].from_json(own))
+    for field in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if not _is_proper(field.name, str(field.type), value):
+            raise FromnoiseError(f"the config of a {kind} can't have {str(value)[:40]} in {field.name}; fetch it again")
+    for width, heads in _tried(kind, lambda: list(_attentions(config))):
+        if width % heads:
+            raise FromnoiseError(f"the config of a {kind} has {heads} heads for {width} channels; fetch it again")
+    return config
+
+
+def _tried(kind: str, made: Callable[[], T]) -> T:
+    """What `made` returns; FromnoiseError where the values of a config don't allow it."""
     try:
-        return MODULES[kind](config)
+        return made()
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, AssertionError, RuntimeError) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         raise FromnoiseError(f"the config of a {kind} has a value that can't be ({why}); fetch it again") from error
 
 
+def _attentions(config: Config) -> Iterator[tuple[int, int]]:
+    """How many channels are shared by how many heads, wherever they are."""
+    if isinstance(config, TextConfig):
+        yield config.hidden_size, config.num_attention_heads
+    if isinstance(config, TrunkConfig):
+        last = len(config.block_out_channels) - 1  # the middle attends at the coarsest level
+        for level, width in enumerate(config.block_out_channels):
+            if level == last or "CrossAttn" in config.down_block_types[level]:
+                yield width, config.heads(level)
+
+
+def _is_proper(name: str, kind: str, value: Any) -> bool:
+    """True for a value of a field's kind, as its class spells that; only numbers are looked at."""
+    if value is None:
+        return "None" in kind or (name not in WHOLE and kind != "float")
+    if name in WHOLE:
+        return all(_is_count(each, MOST if name in COUNTS else LARGEST) for each in _flat(value))
+    return kind != "float" or (isinstance(value, int | float) and type(value) is not bool and math.isfinite(value))
+
+
 def _flat(value: Any) -> Iterator[Any]:
     """A field's values, those of lists in lists too, but for what is left out."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):
         for each in value:
             yield from _flat(each)
     elif value is not None:

@@ -19,6 +19,7 @@ from fromnoise.engines.eager import LARGE, pack, pack_numbers, pays, prepare
 from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
+from fromnoise.pipeline.agreeing import require_agreeing, require_readable
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
 from fromnoise.pipeline.turns import Turns
@@ -59,8 +60,8 @@ def load(
     `dtype` None (or "auto") is bfloat16 for networks of ten million parameters and more on hardware that computes with
     it, else float32; a model that `fromnoise optimize` wrote computes in int8 then, and with any other dtype in that.
     `engine` is one of `engines.names.ENGINES`.
-    Raises UsageError when there is no such model, FromnoiseError naming the file when a part is damaged or of another
-    family.
+    Raises UsageError when there is no such model, FromnoiseError naming the file when a part is damaged, of another
+    family or doesn't fit the others.
     """
     path = EMBEDDED_MODEL if model is None else found(model)
     checkpoint = open_checkpoint(path, prediction=prediction)
@@ -69,6 +70,7 @@ def load(
     others = {name: open_checkpoint(found(other)) for name, other in (("unet", unet), ("vae", vae)) if other}
     replaced = {name: _taken(name, other).instead_of(checkpoint.parts[name]) for name, other in others.items()}
     parts = {**checkpoint.parts, **replaced}
+    require_agreeing(parts)
     if prediction is None and "unet" in others:
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
@@ -183,11 +185,11 @@ def text_encoders(model: str | Path) -> list[TextEncoder]:
 
 
 def _text_encoders(checkpoint: Checkpoint, built: Callable[[Part], Any]) -> list[TextEncoder]:
-    return [
-        TextEncoder(tokenizer_of(checkpoint, tokenizer), built(checkpoint.parts[text]))
-        for text, tokenizer in TEXTS
-        if text in checkpoint.parts
-    ]
+    parts = checkpoint.parts
+    pairs = [(tokenizer_of(checkpoint, name), parts[text]) for text, name in TEXTS if text in parts]
+    for tokenizer, part in pairs:
+        require_readable(tokenizer, part)
+    return [TextEncoder(tokenizer, built(part)) for tokenizer, part in pairs]
 
 
 def _prompts(checkpoint: Checkpoint, built: Callable[[Part], Any]) -> PromptEncoder:

@@ -67,7 +67,8 @@ class Tokenizer:
         config = {**_json(folder / "tokenizer_config.json", {}), **_json(folder / "special_tokens_map.json", {})}
         length, vocabulary = _length(folder, config.get("model_max_length", 77)), read_vocabulary(folder)
         try:
-            tokens = {name: _content(config.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
+            said = {key: value for key, value in config.items() if value is not None}
+            tokens = {name: _content(said.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
             return cls(*vocabulary, max_length=length, **tokens)
         except FromnoiseError:
             raise
@@ -202,7 +203,7 @@ def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def _length(folder: Path, value: Any) -> int:
     """`model_max_length`, which is a whole number of positions."""
-    if isinstance(value, int | float) and 2 <= value <= LONGEST and value == int(value):
+    if isinstance(value, int | float) and 3 <= value <= LONGEST and value == int(value):
         return int(value)
     raise FromnoiseError(
         f"{folder}: a model_max_length of {value!r} can't be; write 77, CLIP's, into its tokenizer_config.json"
