@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,6 +194,21 @@ def test_an_incomplete_checkpoint_is_not_converted(model: Path, tmp_path: Path):
     with pytest.raises(FromnoiseError, match=r"no unet of a custom checkpoint: 1 missing \(conv_in.weight\)"):
         convert_checkpoint(model, tmp_path / "x.safetensors")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize("name", ["absolute", "../victim/unet", "unet2", "vae_tiny", "unet/../../victim"])
+def test_a_part_of_another_name_is_refused_and_nothing_is_written(model: Path, tmp_path: Path, name: str):
+    """Parts are written under the names of their index, which a stranger wrote."""
+    name = str(tmp_path / "victim" / "unet") if name == "absolute" else name
+    index = json.loads((model / "model_index.json").read_text())
+    index[name] = index["unet"]
+    (model / "model_index.json").write_text(json.dumps(index))
+    shutil.copytree(model / "unet", model / name, dirs_exist_ok=True)
+    before = sorted(tmp_path.rglob("*"))
+    for destination in (tmp_path / "made", tmp_path / "made.safetensors"):
+        with pytest.raises(FromnoiseError, match=r"^[^\n]*model_index.json names [^\n]*, which is none of [^\n]*$"):
+            convert_checkpoint(model, destination)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_nothing_is_overwritten_unasked(model: Path, tmp_path: Path):

@@ -27,6 +27,9 @@ CLASSES: Mapping[str, tuple[str, str]] = {
 }
 """The classes of parts that are supported: their library, and what the folder of a lone one is taken for."""
 
+PARTS = frozenset(part for _, part in CLASSES.values())
+"""What parts are called."""
+
 
 @dataclass(frozen=True)
 class Part:

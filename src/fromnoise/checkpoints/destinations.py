@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fromnoise.checkpoints.checkpoint import CLASSES, class_of
+from fromnoise.checkpoints.checkpoint import CLASSES, PARTS, class_of
 from fromnoise.checkpoints.folder import read_json
 from fromnoise.checkpoints.model_folder import EXTRAS, MODEL_INDEX
 from fromnoise.runtime.errors import FromnoiseError, UsageError
@@ -21,7 +21,6 @@ OWN_FILES = frozenset(
 )
 """What stands beside the parts of a model's folder; all of it is replaced with the model."""
 
-PARTS = frozenset({part for _, part in CLASSES.values()})
 OTHER_FOLDERS = frozenset(
     {"scheduler", "tokenizer", "tokenizer_2", "feature_extractor", "safety_checker", "image_encoder", "vae_tiny"}
 )

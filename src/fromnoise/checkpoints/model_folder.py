@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fromnoise.checkpoints.checkpoint import CLASSES, Checkpoint, Part, class_of
+from fromnoise.checkpoints.checkpoint import CLASSES, PARTS, Checkpoint, Part, class_of
 from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, read_json, write_json
 from fromnoise.checkpoints.keymap import KeyMap
 from fromnoise.checkpoints.layouts import CLIP_FOLDER, FOLDER, VAE_FOLDER
@@ -160,12 +160,19 @@ def _open_lone(path: Path) -> Checkpoint:
 
 
 def _indexed(path: Path, index: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The parts that an index names, with their classes; FromnoiseError for a class that is not supported."""
+    """The parts that an index names, with their classes; FromnoiseError for a name or class that is not supported.
+
+    Parts are written under these names, so that any other, a path say, could lead out of the folder.
+    """
     found = []
     for name, value in index.items():
         match value:
-            case [_, str(kind)] if kind in CLASSES:
+            case [_, str(kind)] if kind in CLASSES and name in PARTS:
                 found.append((name, kind))
+            case [_, str(kind)] if kind in CLASSES:
+                raise FromnoiseError(
+                    f"{path}: its {MODEL_INDEX} names {name!r}, which is none of {', '.join(sorted(PARTS))}"
+                )
             case [_, str(kind)] if kind not in OVERLOOKED and not kind.endswith("Scheduler"):
                 raise FromnoiseError(f"{path}: its {name} is a {kind}, which is not supported (Stable Diffusion is)")
     return found
