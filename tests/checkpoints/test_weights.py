@@ -95,6 +95,40 @@ def test_a_truncated_pickle(tmp_path: Path, cut: int, modern: bool):
         open_weights(tmp_path / "x.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80\x02garbage", "Unsupported operand 103"),
+        (b"\x80\x04garbage", "Unsupported operand 103"),
+        (pickle.dumps(eval), "Unsupported operand"),
+        (pickle.dumps(eval, 2), r"wants to run code \(eval\); nothing was run"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_broken_pickle_is_one_line_without_advice_to_run_it(tmp_path: Path, content: bytes, words: str):
+    (tmp_path / "x.ckpt").write_bytes(content)
+    with pytest.raises(FromnoiseError, match=rf"^[^\n]*{words}[^\n]*$") as caught:
+        open_weights(tmp_path / "x.ckpt")
+    assert "weights_only" not in str(caught.value)
+
+
+def test_wrappers_that_hold_one_another(tmp_path: Path):
+    content: dict[str, object] = {}
+    content["model"] = {"state_dict": content}
+    torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(FromnoiseError, match="without weights"):
+        open_weights(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    "strange", [torch.ones(3).to_sparse(), torch.ones(3, device="meta"), torch.ones(3, dtype=torch.complex64)]
+)
+def test_tensors_without_plain_numbers_are_named(tmp_path: Path, strange: torch.Tensor):
+    torch.save({**WEIGHTS, "odd": strange}, tmp_path / "x.bin")
+    with pytest.raises(FromnoiseError, match=r"^[^\n]*x.bin keeps odd in a form[^\n]*$"):
+        open_weights(tmp_path / "x.bin")
+
+
 @pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, torch.ones(2)])
 def test_a_pickle_without_weights(tmp_path: Path, content: object):
     torch.save(content, tmp_path / "x.ckpt")
@@ -129,7 +163,8 @@ def test_damaged_shards(tmp_path: Path):
     second.unlink()
     with pytest.raises(FromnoiseError, match=r"00002-of-00002.safetensors is missing"):
         find_weights(tmp_path)
-    for content in ("{", "[]", '{"weight_map": 3}', '{"weight_map": {"a": 3}}', '{"weight_map": {"a": "../x"}}'):
+    names = [json.dumps({"weight_map": {"a": name}}) for name in (3, "../x", ".", "x\0y", "\ud800")]
+    for content in ("{", "[]", "[" * 100_000, '{"weight_map": 3}', *names):
         index.write_text(content)
         with pytest.raises(FromnoiseError, match=r"index.json"):
             find_weights(tmp_path)

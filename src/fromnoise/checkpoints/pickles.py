@@ -7,6 +7,7 @@ else, so nothing in the file is ever run.
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,9 @@ INERT = (
 CODE = re.compile(r"GLOBAL ([\w.]+) was not an allowed|Trying to (?:call|load) unsupported \w+ ([\w.]+)")
 """How the reader says what it stopped at."""
 
+READER, ADVICE = "WeightsUnpickler error:", "weights_only"
+"""What stands before the cause in the reader's errors, and what is in its advice to let code run instead."""
+
 
 def open_pickle(path: Path) -> tuple[dict[str, Stored], Mapping[str, str]]:
     """The tensors of a pickled checkpoint, mapped where its format allows, and `global_step` when it is there.
@@ -62,6 +66,8 @@ def open_pickle(path: Path) -> tuple[dict[str, Stored], Mapping[str, str]]:
     tensors = {key: value for key, value in weights.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
         raise FromnoiseError(f"{path} is a pickle without weights by name; is it a checkpoint?")
+    if strange := next((key for key, each in tensors.items() if not _is_plain(each)), None):
+        raise FromnoiseError(f"{path} keeps {strange} in a form that holds no plain numbers; use another file")
     step = content.get(STEP)
     return {key: Stored.of(each) for key, each in tensors.items()}, {STEP: str(step)} if type(step) is int else {}
 
@@ -75,7 +81,8 @@ def read_pickle(path: Path, stand_ins: Mapping[str, type] = MappingProxyType({})
         raise FromnoiseError(f"{path} is a pickle that calls itself {SAFETENSORS}; rename it to .ckpt")
     names = [*((_Inert, name) for name in INERT), *((kind, name) for name, kind in stand_ins.items())]
     try:
-        with torch.serialization.safe_globals(names):  # pyright: ignore[reportArgumentType]
+        with torch.serialization.safe_globals(names), warnings.catch_warnings():  # pyright: ignore[reportArgumentType]
+            warnings.simplefilter("ignore")  # of old formats, which are read all the same
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except FileNotFoundError:
         raise FromnoiseError(f"{path} is missing") from None
@@ -93,14 +100,21 @@ def _refused(path: Path, error: Exception) -> FromnoiseError:
             f"{path} is a pickle that wants to run code ({match[1] or match[2]}); nothing was run. "
             "Use the .safetensors file of the same model"
         )
-    first = str(error).strip().splitlines()
-    return FromnoiseError(f"{path} is damaged or no checkpoint: {first[0] if first else type(error).__name__}")
+    said = str(error).rpartition(READER)[2].strip().splitlines()
+    if not said or ADVICE in said[0]:
+        said = ["it can't be read safely"]
+    return FromnoiseError(f"{path} is damaged or no checkpoint: {said[0]}")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """False for what is sparse, quantised, complex or without values."""
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
 
 
 def _unwrapped(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
-    """The innermost mapping of weights."""
-    for name in WRAPPERS:
-        inner = content.get(name)
-        if isinstance(inner, Mapping):
-            return _unwrapped(inner)
+    """The innermost mapping of weights; those of a damaged file may hold one another."""
+    seen: set[int] = set()
+    while id(content) not in seen:
+        seen.add(id(content))
+        content = next((inner for name in WRAPPERS if isinstance(inner := content.get(name), Mapping)), content)
     return content

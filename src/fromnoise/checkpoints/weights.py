@@ -88,7 +88,7 @@ def _open_shards(index: Path) -> Weights:
     try:
         places = json.loads(index.read_text())["weight_map"]
         names = sorted(set(places.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FromnoiseError(f"{index} can't be read as an index of weights: {error}") from error
     shards = {name: open_weights(_beside(index, name)) for name in names}
     tensors: dict[str, Stored] = {}
@@ -103,7 +103,7 @@ def _open_shards(index: Path) -> Weights:
 
 
 def _beside(index: Path, name: str) -> Path:
-    if not isinstance(name, str) or Path(name).name != name:
+    if not isinstance(name, str) or Path(name).name != name or not name.isprintable():
         raise FromnoiseError(f"{index} names {name!r}, which is no file beside it")
     return index.parent / name
 
