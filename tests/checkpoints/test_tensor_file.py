@@ -164,6 +164,12 @@ def test_headers_of_any_length_are_read(tmp_path: Path):
         assert open_tensors(path)[0]["a"].read().tolist() == [1.0, 2.0]
 
 
+def test_metadata_that_is_null_is_none(tmp_path: Path):
+    (tmp_path / "x.safetensors").write_bytes(file({"__metadata__": None, "a": entry()}, bytes(8)))
+    tensors, metadata = open_tensors(tmp_path / "x.safetensors")
+    assert (list(tensors), dict(metadata)) == (["a"], {})
+
+
 def test_a_missing_file(tmp_path: Path):
     with pytest.raises(FromnoiseError, match=r"x.safetensors is missing"):
         open_tensors(tmp_path / "x.safetensors")

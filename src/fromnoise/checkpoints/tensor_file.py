@@ -181,7 +181,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _checked(path: Path, values: dict[str, Any], begins: int, room: int) -> Header:
     """The header as a Header, each entry checked, and that together they cover the `room` bytes from `begins` on."""
-    metadata = values.pop(METADATA, {})
+    metadata = values.pop(METADATA, None)
+    metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in metadata.values()):
         raise _damaged(path, "its metadata is not text by name")
     spans, entries, starts = [], {}, {}
