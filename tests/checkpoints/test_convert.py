@@ -106,6 +106,57 @@ def test_extras_are_left_behind_or_kept(model: Path, tmp_path: Path):
     assert open_weights(tmp_path / "less.safetensors").tensors.keys() == whole.tensors.keys() - extras.keys()
 
 
+def test_metadata_goes_through_a_folder_without_extras_too(model: Path, tmp_path: Path):
+    write_file(tmp_path / "x.safetensors", replace(open_checkpoint(model), metadata={"modelspec.license": "mine"}))
+    convert_checkpoint(tmp_path / "x.safetensors", tmp_path / "with", keep_extra=True)
+    convert_checkpoint(tmp_path / "with", tmp_path / "again", keep_extra=True)
+    convert_checkpoint(tmp_path / "again", tmp_path / "y.safetensors", keep_extra=True)
+    assert open_weights(tmp_path / "again" / EXTRAS).metadata == {"modelspec.license": "mine"}
+    assert open_checkpoint(tmp_path / "y.safetensors").metadata["modelspec.license"] == "mine"
+    convert_checkpoint(tmp_path / "x.safetensors", tmp_path / "without")
+    assert not (tmp_path / "without" / EXTRAS).exists()
+
+
+BESIDE = ("README.md", "concepts.json", "concepts.safetensors", "fast.safetensors", "vae_tiny/config.json")
+
+
+def with_companions(model: Path) -> dict[str, bytes]:
+    (model / "vae_tiny").mkdir()
+    for name in BESIDE:
+        (model / name).write_text(name)
+    return companions(model)
+
+
+def companions(model: Path) -> dict[str, bytes]:
+    return {name: (model / name).read_bytes() for name in BESIDE if (model / name).exists()}
+
+
+def test_what_lies_beside_the_parts_goes_along_from_folder_to_folder(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "fromnoise")
+    had = with_companions(model)
+    convert_checkpoint(model, tmp_path / "copy")
+    convert_checkpoint(model, model, overwrite=True)
+    assert companions(model) == companions(tmp_path / "copy") == had
+    assert not caplog.records
+    write_checkpoint(open_checkpoint(model), tmp_path / "merged")
+    assert list(companions(tmp_path / "merged")) == ["fast.safetensors", "vae_tiny/config.json"]
+    convert_checkpoint(model, tmp_path / "x.safetensors")
+    assert [each.message for each in caplog.records] == [
+        "left behind: README.md, concepts.json, concepts.safetensors",
+        "left behind: README.md, concepts.json, concepts.safetensors, fast.safetensors, vae_tiny",
+    ]
+
+
+def test_a_link_that_leads_nowhere_is_refused_before_the_work(model: Path, tmp_path: Path):
+    for name in ("made", "made.safetensors"):
+        (tmp_path / name).symlink_to(tmp_path / "gone" / name)
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="is a link that leads nowhere"):
+                convert_checkpoint(model, tmp_path / name, overwrite=overwrite)
+
+
 def test_positions_of_a_folder_are_kept_under_the_single_files_name(tmp_path: Path):
     checkpoint = small("sd1")
     text = checkpoint.parts["text_encoder"]

@@ -50,6 +50,6 @@ def test_extras_are_listed_where_a_person_reads(run: Run, model: Path, monkeypat
     said: list[str] = []
     monkeypatch.setattr(convert, "note", said.append)
     assert run("convert", "model", "x.safetensors").code == 0
-    assert said == ["custom: 986 tensors, 1.0 MB, text_encoder float32, unet float32, vae float32"]
+    assert said == ["custom: 986 tensors, 1.1 MB, text_encoder float32, unet float32, vae float32"]
     assert convert._extras(("a", "b"), kept=True) == "extras kept: a, b"
     assert convert._extras(tuple("abcdefghijklmn"), kept=False).endswith("j, k, l, … 14 in all")

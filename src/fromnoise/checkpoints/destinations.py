@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fromnoise.checkpoints.checkpoint import CLASSES, PARTS, class_of
+from fromnoise.checkpoints.companions import COMPANIONS
 from fromnoise.checkpoints.folder import read_json
 from fromnoise.checkpoints.model_folder import EXTRAS, MODEL_INDEX
 from fromnoise.runtime.errors import FromnoiseError, UsageError
@@ -16,9 +17,7 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
 CONFIG = "config.json"
 
-OWN_FILES = frozenset(
-    {MODEL_INDEX, EXTRAS, "README.md", ".gitattributes", "concepts.json", "concepts.safetensors", "fast.safetensors"}
-)
+OWN_FILES = frozenset({MODEL_INDEX, EXTRAS, ".gitattributes", *COMPANIONS})
 """What stands beside the parts of a model's folder; all of it is replaced with the model."""
 
 OTHER_FOLDERS = frozenset(
@@ -56,6 +55,8 @@ def require_free(destination: Path, overwrite: bool) -> None:
     if destination.suffix.lower() in PICKLES:
         raise UsageError(f"{destination}: pickles are read, never written; choose a name that ends in {SINGLE}")
     if not destination.exists():
+        if destination.is_symlink():
+            raise UsageError(f"{destination} is a link that leads nowhere; choose another name")
         return
     if not overwrite:
         raise UsageError(f"{destination} exists; choose another name or allow overwriting")

@@ -9,6 +9,7 @@ from typing import Any
 
 from fromnoise.checkpoints.checkpoint import CLASSES, PARTS, Checkpoint, Part, class_of
 from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, read_json, write_json
+from fromnoise.checkpoints.identity import DIGEST, OWN
 from fromnoise.checkpoints.keymap import KeyMap
 from fromnoise.checkpoints.layouts import CLIP_FOLDER, FOLDER, VAE_FOLDER
 from fromnoise.checkpoints.recognise import family_of_folder, named_family, refuse_refiner, seen_in_config
@@ -30,6 +31,9 @@ SCHEDULER_FIELDS: Mapping[str, type | tuple[type, ...]] = {
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 EXTRAS = "extras.safetensors"
 """Where a converted folder keeps what only the single file has a name for."""
+
+WRITTEN_ANEW = (OWN, DIGEST, "format")
+"""Metadata that every single file gets when it is written."""
 
 INDEX: Mapping[str, Any] = {
     "_class_name": "StableDiffusionPipeline",
@@ -102,7 +106,8 @@ def write_folder(
 ) -> None:
     """Write a checkpoint as a folder that diffusers loads; a lone part without an index. Every dtype is kept.
 
-    `keep_extra` keeps declared left-overs: those of a single file by their keys there, in a file of their own.
+    `keep_extra` keeps declared left-overs: those of a single file by their keys there, with what its metadata said, in
+    a file of their own.
     """
     lone = checkpoint.is_lone and not checkpoint.pipeline_class
     for name, part in checkpoint.parts.items():
@@ -113,8 +118,9 @@ def write_folder(
             write_texts(folder / name, read_texts(tokenizer) if tokenizer else clip_texts(published))
         write_json(folder / SCHEDULER, checkpoint.scheduler)
         write_json(folder / MODEL_INDEX, model_index(checkpoint))
-    if keep_extra and checkpoint.extras:
-        write_stored(folder / EXTRAS, checkpoint.extras, checkpoint.metadata, told=told)
+    said = {name: value for name, value in checkpoint.metadata.items() if name not in WRITTEN_ANEW}
+    if keep_extra and (checkpoint.extras or said):
+        write_stored(folder / EXTRAS, checkpoint.extras, said, told=told)
 
 
 def write_part(folder: Path, part: Part, *, keep_extra: bool = False, told: Told = lambda count: None) -> None:

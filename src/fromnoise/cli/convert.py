@@ -57,7 +57,8 @@ def convert(
 ) -> None:
     """Turn a checkpoint's folder into a single file, or a single file into a folder.
 
-    Every weight keeps its bits and its number format. Nothing is downloaded, and no code in a pickle is run.
+    Every weight keeps its bits and its number format. Nothing is downloaded, and no code in a pickle is run. From
+    folder to folder what lies beside the parts (a card, what `--fast` needs) goes along; else a note names it.
 
     For example:
 

@@ -59,6 +59,7 @@ def optimize(
     fromnoise optimize sd15.safetensors -o sd15-int8/ --prompt "a portrait" --prompt "a forest" --error 0.02
     ```
     """
+    from fromnoise.checkpoints.companions import COMPANIONS
     from fromnoise.checkpoints.convert import write_checkpoint
     from fromnoise.checkpoints.destinations import PICKLES, SINGLE, require_ready
     from fromnoise.pipeline.optimising import optimise
@@ -75,7 +76,7 @@ def optimize(
             source, prompts=prompts or (), size=parse_size(size) if size else None, error=error, progress=show
         )
     with progress("writing (bytes)") as show:
-        write_checkpoint(made.checkpoint, output, overwrite=overwrite, progress=show)
+        write_checkpoint(made.checkpoint, output, overwrite=overwrite, along=COMPANIONS, progress=show)
     for line in told(made):
         say(line)
     print(output)
