@@ -51,6 +51,12 @@ def test_a_weight_is_a_finite_number(weight: float) -> None:
         merged([checkpoint(w=A), checkpoint(w=B)], weight)
 
 
+@pytest.mark.parametrize(("dtype", "weight"), [(torch.float32, 1e300), (torch.float16, 1e6)])
+def test_a_weight_that_leaves_no_numbers_is_said(dtype: torch.dtype, weight: float) -> None:
+    with pytest.raises(FromnoiseError, match=r"^w of made becomes numbers that are not finite[^\n]*$"):
+        values(merged([checkpoint(w=A.to(dtype)), checkpoint(w=B)], weight))
+
+
 def test_arithmetic_is_float32_and_the_first_ones_format_is_kept() -> None:
     half, brain = A.half(), (B * 1e-3).bfloat16()
     made = values(merged([checkpoint(w=half), checkpoint(w=brain), checkpoint(w=C)], 0.5))["w"]
@@ -166,6 +172,9 @@ def test_the_format_of_the_tuned_weights_is_kept_and_its_rounding_counted() -> N
     found = extract(checkpoint(**{"a.weight": base}), checkpoint(**{"a.weight": delta.half()}), 2)
     assert found.loras["unet"]["a"].up.dtype == torch.float16
     assert 1e-5 < found.error < 1e-2
+    eight = extract(checkpoint(**{"a.weight": base}), checkpoint(**{"a.weight": delta.to(torch.float8_e4m3fn)}), 16)
+    assert eight.loras["unet"]["a"].down.dtype == torch.float16
+    assert eight.error < 1e-2
     exact = extract(checkpoint(**{"a.weight": base}), checkpoint(**{"a.weight": delta}), 2, dtype=torch.float32)
     assert exact.error < 1e-5
 

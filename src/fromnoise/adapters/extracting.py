@@ -81,8 +81,8 @@ def extract(
 
     Layers are linear ones and convolutions; those that did not change get none. Biases, norms and tables differ too in
     a tuned model: a LoRA can't carry them, so they count in full among what is left. Factors are in `dtype`, None
-    for that of the tuned weights, and the errors are those after this rounding. Raises FromnoiseError when no layer
-    differs or the checkpoints are not alike, UsageError for a rank below 1.
+    for that of the tuned weights (float16 where it has 8 bits), and the errors are those after this rounding. Raises
+    FromnoiseError when no layer differs or the checkpoints are not alike, UsageError for a rank below 1.
     """
     if rank < 1:
         raise UsageError(f"the rank must be at least 1, not {rank}")
@@ -116,7 +116,7 @@ def _extract_part(base: Part, tuned: Part, rank: int, dtype: torch.dtype | None,
             if not math.isfinite(differed):
                 raise FromnoiseError(f"{key} of {base.source} or {tuned.source} holds numbers that are not finite")
             if differed and _is_layer(key, difference):
-                lora = nearest(difference, rank, dtype or stored.dtype)
+                lora = nearest(difference, rank, dtype or _of_factors(stored.dtype))
                 loras[key.removesuffix(".weight")] = lora
                 left += Left(
                     differed, _square(difference.flatten(1) - lora.to(difference.device, torch.float32).delta())
@@ -142,6 +142,11 @@ def nearest(difference: Tensor, rank: int, dtype: torch.dtype = torch.float32) -
     up = vectors * root if wide else matrix @ vectors / root
     down = (vectors.T @ matrix) / root[:, None] if wide else (vectors * root).T
     return Lora(up.to(dtype).contiguous(), down.to(dtype).reshape(kept, *difference.shape[1:]).contiguous())
+
+
+def _of_factors(dtype: torch.dtype) -> torch.dtype:
+    """The weights' own, but for those of 8 bits, which only bear what training settled in them."""
+    return dtype if dtype.itemsize > 1 else torch.float16
 
 
 def _is_layer(key: str, difference: Tensor) -> bool:

@@ -34,7 +34,8 @@ def merged(checkpoints: Sequence[Checkpoint], weight: float) -> Checkpoint:
 
     It keeps the first one's dtypes, scheduler, tokenizers and left-overs; arithmetic is float32, and numbers that are
     not floating point are the first one's. Raises FromnoiseError naming the first keys when parts, keys or shapes
-    differ, UsageError for another number of checkpoints or a weight that is no finite number.
+    differ, and when what is mixed is no longer finite, UsageError for another number of checkpoints or a weight that is
+    no finite number.
     """
     if len(checkpoints) not in (2, 3):
         raise UsageError(f"merging takes two checkpoints, or three to add a difference, not {len(checkpoints)}")
@@ -80,16 +81,21 @@ def _misshapen(one: Part, other: Part) -> Iterator[str]:
 
 def _merged_part(parts: Sequence[Part], mix: Mix) -> Part:
     first = parts[0]
-    tensors = {key: _mixed([part.tensors[key] for part in parts], mix) for key in first.tensors}
+    tensors = {
+        key: _mixed(f"{key} of {first.source}", [each.tensors[key] for each in parts], mix) for key in first.tensors
+    }
     return replace(first, tensors=tensors)
 
 
-def _mixed(stored: Sequence[Stored], mix: Mix) -> Stored:
+def _mixed(name: str, stored: Sequence[Stored], mix: Mix) -> Stored:
     first = stored[0]
     if not first.dtype.is_floating_point:
         return first
 
     def read() -> Tensor:
-        return mix([each.read().to(torch.float32) for each in stored]).to(first.dtype)
+        made = mix([each.read().to(torch.float32) for each in stored]).to(first.dtype)
+        if not made.float().isfinite().all():
+            raise FromnoiseError(f"{name} becomes numbers that are not finite; choose a smaller weight")
+        return made
 
     return Stored(first.shape, first.dtype, read)
