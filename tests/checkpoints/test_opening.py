@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.building import build
+from fromnoise.checkpoints.identity import DIGEST, OWN
 from fromnoise.checkpoints.model_folder import write_folder
 from fromnoise.checkpoints.recognise import V_SIGNS
 from fromnoise.checkpoints.single_file import write_file
@@ -270,6 +274,48 @@ def test_the_wrong_family_asked_for(tmp_path: Path):
         open_checkpoint(path, family="sd4")
     with pytest.raises(UsageError, match="prediction must be one of epsilon"):
         open_checkpoint(path, prediction="x0")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tokenizers": "words"},
+        {"tokenizers": ["words"]},
+        {"tokenizers": {"tokenizer": "words"}},
+        {"tokenizers": {"tokenizer": ["words"]}},
+        {"tokenizers": {"tokenizer": {"vocab.json": 5}}},
+        {"tokenizers": {"tokenizer": {"../vocab.json": "{}"}}},
+        {"tokenizers": {"tokenizer": {"vocab.json": "\ud800"}}},
+        {"family": "\ud800"},
+        {"pipeline_class": 5},
+        {"scheduler": {"timestep_spacing": 5}},
+        {"scheduler": {"beta_start": "a"}},
+        {"scheduler": 5},
+        {"parts": {"unet": 5}},
+    ],
+)
+def test_what_a_file_says_of_itself_is_of_the_proper_kinds(tmp_path: Path, said: dict[str, object]):
+    path = tmp_path / "x.safetensors"
+    write_file(path, small("sd1"))
+    with safe_open(path, "pt") as file:
+        own = json.dumps({**json.loads(file.metadata()[OWN]), **said})
+    save_file(load_file(path), path, {OWN: own, DIGEST: hashlib.sha256(own.encode()).hexdigest()})
+    with pytest.raises(FromnoiseError, match=r"^[^\n]*x.safetensors[^\n]*$"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize("prefix", ["", "cond_stage_model.transformer."])
+def test_a_tensor_without_dimensions(tmp_path: Path, prefix: str):
+    tensors = published_shapes(FAMILIES["sd1"]) if prefix else {}
+    tensors = {**tensors, f"{prefix}text_model.embeddings.token_embedding.weight": shape_only()}
+    path = sparse_file(tmp_path / "x.safetensors", tensors)
+
+    def read() -> None:
+        part = open_checkpoint(path).parts["text_encoder"]
+        part.load_into(build(part.config))
+
+    with pytest.raises(FromnoiseError, match=r"x.safetensors"):
+        read()
 
 
 def test_nothing_there(tmp_path: Path):

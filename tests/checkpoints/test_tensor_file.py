@@ -47,6 +47,11 @@ DAMAGED = {
     "wrong shape": (file({"a": entry(shape=[3])}, bytes(8)), "takes 12 bytes, but has 8"),
     "a shape beyond all": (file({"a": entry(shape=[0, 10**30], offsets=[0, 0])}), "a claims the shape [0, 1000"),
     "numbers beyond all": (file({"a": entry(shape=[2**59, 0, 2**59], offsets=[0, 0])}), "a claims the shape"),
+    "half a character in a name": (file({"a\ud800": entry()}, bytes(8)), "no proper Unicode"),
+    "half a character in metadata": (
+        file({"__metadata__": {"a": "\ud800"}, "a": entry()}, bytes(8)),
+        "no proper Unicode",
+    ),
     "too many dimensions": (file({"a": entry(shape=[1] * 99 + [2])}, bytes(8)), "a claims the shape"),
     "negative shape": (file({"a": entry(shape=[-2])}, bytes(8)), "a has no proper dtype"),
     "no shape": (file({"a": entry(shape="2")}, bytes(8)), "a has no proper dtype"),

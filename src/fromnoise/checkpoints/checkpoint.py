@@ -13,9 +13,12 @@ from torch import nn
 from fromnoise.checkpoints.loading import Ready, fill, leave
 from fromnoise.checkpoints.report import LoadReport
 from fromnoise.checkpoints.stored import Stored, Tensors, main_dtype
+from fromnoise.runtime.errors import FromnoiseError
 
 QUANTISATION = "quantization_config"
 """Where a config says which of its layers are kept in 8 bits; diffusers has such an object there, too."""
+
+Kinds = Mapping[str, type | tuple[type, ...]]
 
 CLASSES: Mapping[str, tuple[str, str]] = {
     "UNet2DConditionModel": ("diffusers", "unet"),
@@ -26,6 +29,17 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "CLIPTextModelWithProjection": ("transformers", "text_encoder_2"),
 }
 """The classes of parts that are supported: their library, and what the folder of a lone one is taken for."""
+
+CLASS = "_class_name"
+"""Where diffusers' JSON names a class, that of a pipeline for instance."""
+
+PIPELINE_FIELDS: Kinds = {CLASS: str}
+SCHEDULER_FIELDS: Kinds = {
+    **dict.fromkeys(("beta_start", "beta_end"), (int, float)),
+    **dict.fromkeys(("beta_schedule", "prediction_type", "timestep_spacing"), str),
+    **dict.fromkeys(("num_train_timesteps", "steps_offset"), int),
+}
+"""What is read of a scheduler's config, by kind."""
 
 PARTS = frozenset(part for _, part in CLASSES.values())
 """What parts are called."""
@@ -121,3 +135,11 @@ def class_of(config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures")
     first = architectures[0] if isinstance(architectures, list) and architectures else ""
     return str(config.get("_class_name") or first)
+
+
+def require_kinds(path: Path, kinds: Kinds, values: Mapping[str, Any]) -> None:
+    """FromnoiseError naming the file unless values, where there are some, are of the kinds that their fields have."""
+    for name, kind in kinds.items():
+        value = values.get(name)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise FromnoiseError(f"{path}: {name} can't be {str(value)[:40]!r}; fetch the file again")

@@ -11,7 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fromnoise.checkpoints.checkpoint import Checkpoint, class_of
+from fromnoise.checkpoints.checkpoint import (
+    CLASS,
+    PIPELINE_FIELDS,
+    SCHEDULER_FIELDS,
+    Checkpoint,
+    class_of,
+    require_kinds,
+)
 from fromnoise.checkpoints.folder import read_json
 from fromnoise.checkpoints.places import FOLDER_LAYOUTS, TINY_PLACE, Place
 from fromnoise.checkpoints.recognise import (
@@ -22,7 +29,7 @@ from fromnoise.checkpoints.recognise import (
     prediction_of_file,
     seen_in,
 )
-from fromnoise.checkpoints.tokenizers import own_texts
+from fromnoise.checkpoints.tokenizers import checked_texts, own_texts
 from fromnoise.checkpoints.weights import Weights
 from fromnoise.models.published import FAMILIES, TAESD, VAE_SD, Family
 from fromnoise.runtime.errors import FromnoiseError
@@ -83,12 +90,16 @@ def stated(weights: Weights) -> Family | None:
         raise FromnoiseError(f"{weights.path} is damaged: its metadata {OWN} is not as it was written")
     try:
         own = json.loads(weights.metadata[OWN])
+        json.dumps(own, ensure_ascii=False).encode()  # half a surrogate pair fails here
         parts = {str(name): dict(config) for name, config in own["parts"].items()}
-        name, pipeline_class = str(own["family"]), own["pipeline_class"]
+        name, pipeline_class, scheduler = str(own["family"]), own["pipeline_class"], dict(own["scheduler"])
+        tokenizers = {str(each): checked_texts(texts) for each, texts in own["tokenizers"].items()}
         zero = bool(own.get("zero_negative", True))
-        return Family(name, name, pipeline_class, parts, dict(own["scheduler"]), dict(own["tokenizers"]), zero)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FromnoiseError(f"{weights.path}: its metadata {OWN} is damaged ({error!r})") from error
+    require_kinds(weights.path, SCHEDULER_FIELDS, scheduler)
+    require_kinds(weights.path, PIPELINE_FIELDS, {CLASS: pipeline_class})
+    return Family(name, name, pipeline_class, parts, scheduler, tokenizers, zero)
 
 
 def _lone_config(weights: Weights, places: Sequence[Place]) -> Family | None:
@@ -148,7 +159,7 @@ def _lone_part(weights: Weights, place: Place) -> Json:
     if place.part == "vae":
         tiny = TINY_PLACE.sign in weights.tensors or "decoder.1.weight" in weights.tensors
         return TAESD if tiny else {name: value for name, value in VAE_SD.items() if name not in UNKNOWABLE}
-    width = weights.tensors[place.prefix + place.sign].shape[-1]
+    width = (0, *weights.tensors[place.prefix + place.sign].shape)[-1]
     configs = (config for family in FAMILIES.values() for config in family.parts.values())
     found = next((config for config in configs if config.get("hidden_size") == width), None)
     if found is None:

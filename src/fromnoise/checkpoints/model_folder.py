@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fromnoise.checkpoints.checkpoint import CLASSES, PARTS, Checkpoint, Part, class_of
+from fromnoise.checkpoints.checkpoint import (
+    CLASS,
+    CLASSES,
+    PARTS,
+    PIPELINE_FIELDS,
+    SCHEDULER_FIELDS,
+    Checkpoint,
+    Part,
+    class_of,
+    require_kinds,
+)
 from fromnoise.checkpoints.folder import DIFFUSERS_WEIGHTS, read_json, write_json
 from fromnoise.checkpoints.identity import DIGEST, OWN
 from fromnoise.checkpoints.keymap import KeyMap
@@ -21,13 +31,6 @@ from fromnoise.runtime.errors import FromnoiseError, UsageError
 
 MODEL_INDEX = "model_index.json"
 SCHEDULER = Path("scheduler", "scheduler_config.json")
-SCHEDULER_FIELDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("beta_start", "beta_end"), (int, float)),
-    **dict.fromkeys(("beta_schedule", "prediction_type", "timestep_spacing"), str),
-    **dict.fromkeys(("num_train_timesteps", "steps_offset"), int),
-}
-"""What is read of a scheduler's config, by kind."""
-
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 EXTRAS = "extras.safetensors"
 """Where a converted folder keeps what only the single file has a name for."""
@@ -82,7 +85,9 @@ def open_folder(path: Path, family: str | None = None, prediction: str | None = 
     index = read_json(path / MODEL_INDEX)
     configs = {name: _config(path / name, kind) for name, kind in _indexed(path, index)}
     refuse_refiner(path, seen_in_config(configs.get("unet", {})))
-    scheduler = _scheduler(path / SCHEDULER)
+    scheduler = read_json(path / SCHEDULER)
+    require_kinds(path / SCHEDULER, SCHEDULER_FIELDS, scheduler)
+    require_kinds(path / MODEL_INDEX, PIPELINE_FIELDS, index)
     if prediction is not None:
         scheduler["prediction_type"] = prediction
     name = named_family(family).name if family else family_of_folder(configs, scheduler)
@@ -96,7 +101,7 @@ def open_folder(path: Path, family: str | None = None, prediction: str | None = 
         tokenizers={name: path / name for name in TOKENIZERS if (path / name).is_dir()},
         extras=kept.tensors if kept else {},
         metadata=kept.metadata if kept else {},
-        pipeline_class=index.get("_class_name"),
+        pipeline_class=index.get(CLASS),
         zero_negative=index.get(ZERO_NEGATIVE, True),
     )
 
@@ -192,16 +197,6 @@ def _config(folder: Path, kind: str) -> dict[str, Any]:
     return (
         {**config, "architectures": [kind]} if CLASSES[kind][0] == "transformers" else {**config, "_class_name": kind}
     )
-
-
-def _scheduler(path: Path) -> dict[str, Any]:
-    """The scheduler's config; FromnoiseError for one whose values are of another kind than they should be."""
-    values = read_json(path)
-    for name, kind in SCHEDULER_FIELDS.items():
-        value = values.get(name)
-        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise FromnoiseError(f"{path}: {name} can't be {str(value)[:40]!r}; fetch the file again")
-    return values
 
 
 def _part(folder: Path, config: dict[str, Any], name: str, family: str) -> Part:

@@ -196,7 +196,8 @@ def _tokenizers(path: Path, parts: Mapping[str, Part], family: Family) -> dict[s
         if part in parts:
             own = family.tokenizers.get(name)
             found[name] = unpacked(own) if own else None
-            pieces = parts[part].tensors[EMBEDDING].shape[0] if EMBEDDING in parts[part].tensors else VOCABULARY
+            words = parts[part].tensors.get(EMBEDDING)
+            pieces = (*words.shape, 0)[0] if words else VOCABULARY
             if not own and pieces != VOCABULARY:
                 warn(f"{path} knows {pieces} pieces of words, CLIP {VOCABULARY}, and the file does not say which")
     return found

@@ -185,6 +185,8 @@ def _checked(path: Path, values: dict[str, Any], begins: int, room: int) -> Head
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in metadata.values()):
         raise _damaged(path, "its metadata is not text by name")
+    if not _is_unicode("".join((*metadata, *metadata.values(), *values))):
+        raise _damaged(path, "its names are no proper Unicode")
     spans, entries, starts = [], {}, {}
     for key, entry in values.items():
         dtype, shape, span = _entry(path, key, entry)
@@ -192,6 +194,14 @@ def _checked(path: Path, values: dict[str, Any], begins: int, room: int) -> Head
         spans.append((*span, key))
     _require_cover(path, sorted(spans), room)
     return Header(entries, metadata, starts)
+
+
+def _is_unicode(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can spell and no file or terminal takes."""
+    try:
+        return bool(text.encode()) or not text
+    except UnicodeEncodeError:
+        return False
 
 
 def _entry(path: Path, key: str, entry: Any) -> tuple[torch.dtype, tuple[int, ...], tuple[int, int]]:

@@ -71,6 +71,16 @@ def _written(vocabulary: Mapping[str, int], merges: Iterable[tuple[str, str]]) -
     return {VOCABULARY: json.dumps(vocabulary, ensure_ascii=False), MERGES: "\n".join(lines) + "\n"}
 
 
+def checked_texts(value: Any) -> dict[str, str]:
+    """A tokenizer's files as JSON states them; ValueError, TypeError or AttributeError for anything else."""
+    texts = dict(value)
+    for name, text in texts.items():
+        if name not in FILES:
+            raise ValueError(f"{name!r} is no file of a tokenizer")
+        text.encode()
+    return texts
+
+
 def write_texts(folder: Path, texts: Texts) -> None:
     """Write a tokenizer's files into a folder; FromnoiseError for names that are none of them."""
     for name, text in texts.items():
