@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from fromnoise.cli.prompt import tokenizers_of
+from fromnoise.runtime.errors import UsageError
 from fromnoise.text import Tokenizer
 from fromnoise.training.vocabulary import save_tokenizer
 from tests.cli.conftest import Run
@@ -72,6 +73,7 @@ def test_wildcards(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     result = run("prompt", "a __animal__", "--model", tiny_model, "--wildcards", tmp_path)
     assert "chosen: __animal__ = wolf" in result.stdout.decode()
     assert is_one_line(run("prompt", "a __aminal__", "--wildcards", tmp_path), 2, "did you mean __animal__")
+    assert is_one_line(run("prompt", "__a__", "--wildcards", tmp_path / "none"), 2, "there is no folder at")
 
 
 def test_bad_usage(run: Run, tmp_path: Path) -> None:
@@ -102,6 +104,9 @@ def test_a_single_file_has_its_familys_tokenizers(tmp_path: Path, monkeypatch: p
     (tmp_path / "model.safetensors").write_bytes(b"")
     first, second = tokenizers_of(str(tmp_path / "model.safetensors"))
     assert (first.pad, second.pad, first.max_length) == (49407, 0, 77)
+    opened.tokenizers = {}
+    with pytest.raises(UsageError, match="has no tokenizer"):
+        tokenizers_of(str(tmp_path / "model.safetensors"))
 
 
 def test_the_embedded_model_is_the_default() -> None:

@@ -99,7 +99,24 @@ def test_pixels() -> None:
 
 @pytest.mark.parametrize(("guidance", "position"), [(30.0, 1.9), (14.0, 1.3), (1.0, -0.4), (0.0, -0.4)])
 def test_advice_leads_to_a_healthy_scale(guidance: float, position: float) -> None:
-    assert 2.5 <= suggested(guidance, position) <= 7.0
+    scale = suggested(guidance, position)
+    assert scale is not None and 2.5 <= scale <= 7.0
+
+
+@pytest.mark.parametrize(
+    ("guidance", "position", "scale"),
+    [
+        (0.0, -4.0, 100.0),
+        (4.0, -math.inf, 100.0),
+        (100.0, -0.5, None),
+        (0.6, 1.2, None),
+        (0.0, 1.2, None),
+        (1.0, 1.5, None),
+        (3.0, 1.0e300, 1.0),
+    ],
+)
+def test_advice_stays_within_what_may_be_asked_for(guidance: float, position: float, scale: float | None) -> None:
+    assert suggested(guidance, position) == scale
 
 
 def test_advice_names_the_scale() -> None:
@@ -111,3 +128,4 @@ def test_advice_names_the_scale() -> None:
 def test_a_flat_prediction_is_no_division_by_zero() -> None:
     found = diagnose(drawing([0.0] * 6))
     assert found.verdict == "too weak" and not math.isnan(found.position)
+    assert "try guidance 100 " in diagnose(drawing([0.0] * 6), guidance=4.0).advice[0]

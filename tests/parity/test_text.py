@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,32 @@ def clip(request: pytest.FixtureRequest, published: Path) -> Pair:
 
 def their_ids(theirs: CLIPTokenizer, text: str) -> list[int]:
     return theirs(text, padding="max_length", truncation=True, max_length=theirs.model_max_length).input_ids
+
+
+ADDED = ["<cat>", "<Big-Dog>", "cat-toy", "sun"]
+SAID = "a <cat> x<cat>y <CAT> <Big-Dog> <big-dog> cat-toy cat-toys sunflower <|endoftext|> a"
+
+
+@pytest.mark.parametrize("layout", ["tokenizer.json", "added_tokens.json", "added_tokens_decoder"])
+def test_added_tokens(learnt: Pair, tmp_path: Path, layout: str) -> None:
+    """As diffusers' script for textual inversion saves them, through releases of transformers old and new."""
+    save_tokenizer(tmp_path, learnt[0])
+    ids = {token: len(learnt[0].vocabulary) + index for index, token in enumerate(ADDED)}
+    if layout == "tokenizer.json":
+        theirs = CLIPTokenizer.from_pretrained(tmp_path)
+        theirs.add_tokens(ADDED)
+        tmp_path = tmp_path / "saved"
+        theirs.save_pretrained(tmp_path)
+    elif layout == "added_tokens.json":
+        (tmp_path / layout).write_text(json.dumps(ids))
+    else:
+        config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        decoder = {str(id): {"content": token, "single_word": token == "sun"} for token, id in ids.items()}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, layout: decoder}))
+    ours, theirs = Tokenizer.read(tmp_path), CLIPTokenizer.from_pretrained(tmp_path)
+    assert ours.ids(SAID) == theirs(SAID, add_special_tokens=False).input_ids
+    assert {token: ours.ids(token)[0] for token in ADDED} == ids
+    assert {ours.piece(id) for id in ours.ids(" ".join(ADDED))} == set(ADDED)
 
 
 @settings(max_examples=200, deadline=None)

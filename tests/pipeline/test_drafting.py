@@ -123,6 +123,29 @@ def test_a_draft_leaves_something_to_finish(pipe: fn.Pipeline, steps: int) -> No
         next(draft(pipe, "a", steps, **SAID))
 
 
+def test_a_draft_by_dpm_fast_leaves_something_to_finish(pipe: fn.Pipeline) -> None:
+    """Eight calls of the network are three of its steps."""
+    fields = {"seed": 5, "steps": 8, "sampler": "dpm-fast", "count": 1}
+    with pytest.raises(fn.UsageError, match="draft from 1 to 2"):
+        next(draft(pipe, "a", 4, **fields))
+    assert np.array_equal(pixels(finish(pipe, next(draft(pipe, "a", 2, **fields)))), pixels(pipe("a", **fields)[0]))
+
+
+def test_a_draft_by_dpm_adaptive_leaves_something_to_finish(pipe: fn.Pipeline) -> None:
+    """How many steps it takes shows when it has taken them."""
+    fields = {"seed": 5, "steps": 200, "sampler": "dpm-adaptive", "count": 1}
+    taken = len(list(pipe.steps("a", **fields)))
+    with pytest.raises(fn.UsageError, match=f"of {taken} steps can't be finished"):
+        next(draft(pipe, "a", 199, **fields))
+
+
+@pytest.mark.parametrize("begun", [None, Begun(2, "b"), Begun(99, "b")])
+def test_what_is_done_can_not_be_gone_on_with(pipe: fn.Pipeline, begun: Begun | None) -> None:
+    request = Request("a", begun=begun, sampler="euler", **SAID)
+    with pytest.raises(fn.UsageError, match="done already"):
+        last(pipe.steps(request, start=last(pipe.steps(request))))
+
+
 def test_drafts_in_a_folder(pipe: fn.Pipeline, tmp_path: Path) -> None:
     drafts = saved(pipe, tmp_path, "a kite", count=5)
     assert [each.request.seed for each in drafts] == [5, 6, 7, 8, 9]

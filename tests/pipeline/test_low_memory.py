@@ -42,6 +42,14 @@ def test_parts_take_turns_and_pictures_stay_the_same(tiny_model: Path) -> None:
         assert np.array_equal(pixels(pipe), pixels(fn.load(tiny_model)))
 
 
+def test_prompts_are_encoded_whoever_asks(tiny_model: Path) -> None:
+    pipe, usual = fn.load(tiny_model, low_memory=True), fn.load(tiny_model)
+    assert torch.equal(pipe.prompts.encode(["a kite"]).words, usual.prompts.encode(["a kite"]).words)
+    pipe.take_autoencoder()
+    assert awake(pipe) == {"vae"}
+    assert torch.equal(pipe.prompts.from_ids([[5, 6]]).words, usual.prompts.from_ids([[5, 6]]).words)
+
+
 def test_a_picture_to_start_from_too(tiny_model: Path) -> None:
     init = fn.load(tiny_model)("a kite", **SAID)[0]._repr_png_()
     drawn = [pixels(fn.load(tiny_model, low_memory=low), init=init, strength=0.7) for low in (False, True)]

@@ -22,7 +22,7 @@ from fromnoise.models.extras import NO_EXTRAS, Control, Extras
 from fromnoise.pipeline import last
 from fromnoise.pipeline.network import Following, Network
 from fromnoise.pipeline.passes import enlarged, larger
-from fromnoise.request import UPSCALERS, Hires, Request
+from fromnoise.request import SAMPLERS, UPSCALERS, Hires, Request
 from fromnoise.runtime.likeness import a1111_exact_steps
 
 SAID = {"seed": 3, "steps": 6, "sampler": "euler-a"}
@@ -198,13 +198,63 @@ def test_an_enlarged_batch_is_that_of_its_pictures(pipe: fn.Pipeline) -> None:
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_dpm_adaptive_goes_on_in_either_pass(pipe: fn.Pipeline) -> None:
-    """It takes as many steps as it needs, so its counts don't tell the passes apart."""
-    request = Request("a kite", hires=Hires(2.0, "latent", 0.5, 3), **{**SAID, "sampler": "dpm-adaptive"})
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+@pytest.mark.parametrize("sampler", ["dpm-adaptive", "dpm-fast"])
+def test_samplers_that_count_their_own_steps_go_on_in_either_pass(
+    pipe: fn.Pipeline, tmp_path: Path, sampler: str, scale: float
+) -> None:
+    """Neither their counts nor, at scale 1, their sizes tell the passes apart."""
+    request = Request("a kite", hires=Hires(scale, "latent", 0.5, 3), **{**SAID, "sampler": sampler})
     steps = list(pipe.steps(request))
-    for at in (len(steps) // 3, len(steps) // 2, len(steps) - 1):
-        resumed = list(pipe.steps(request, start=steps[at - 1]))
+    for at in range(1, len(steps)):
+        steps[at - 1].save(tmp_path / "step.safetensors")
+        resumed = list(pipe.steps(request, start=fn.Step.read(tmp_path / "step.safetensors")))
+        assert len(resumed) == len(steps) - at
         assert torch.equal(resumed[-1].x, steps[-1].x)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "other"),
+    [
+        ("euler", "unipc"),
+        ("euler", "dpm-adaptive"),
+        ("lms", "dpm-adaptive"),
+        ("unipc", "dpmpp-2m"),
+        ("lms", "dpmpp-3m-sde"),
+        ("dpm-adaptive", "lms"),
+        ("dpmpp-2m", "euler"),
+    ],
+)
+def test_a_step_of_another_sampler(pipe: fn.Pipeline, sampler: str, other: str) -> None:
+    request = Request("a kite", **{**SAID, "sampler": sampler})
+    step = list(pipe.steps(request))[3]
+    with pytest.raises(fn.UsageError, match=f"isn't {other}'s"):
+        list(pipe.steps(request.with_(sampler=other), start=step))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_samplers_steps_are_its_own(pipe: fn.Pipeline, sampler: str) -> None:
+    request = Request("a kite", **{**SAID, "sampler": sampler})
+    steps = list(pipe.steps(request))
+    for done, step in enumerate(steps, 1):
+        assert len(list(pipe.steps(request, start=step))) == len(steps) - done
+
+
+@pytest.mark.parametrize("like", [None, "a1111"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"index": -1},
+        {"noise_state": torch.zeros(1, 3, dtype=torch.uint8)},
+        {"noise_state": torch.zeros(2, 5056, dtype=torch.uint8)},
+        {"noise_state": torch.zeros(1, 5056, dtype=torch.uint8)},
+    ],
+)
+def test_a_step_with_odd_fields(pipe: fn.Pipeline, changes: dict[str, Any], like: str | None) -> None:
+    request = Request("a kite", like=like, **SAID)
+    step = replace(list(pipe.steps(request))[3], **changes)
+    with pytest.raises(fn.UsageError, match="the step to go on from"):
+        list(pipe.steps(request, start=step))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +288,8 @@ def test_a_step_that_reuses_deep_layers_goes_on_from_a_file(pipe: fn.Pipeline, t
 def test_files_that_hold_no_step(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"nothing")
     save_file({"x": torch.zeros(1)}, tmp_path / "b")
-    for name in ("a", "b", "none"):
+    save_file({"place": torch.tensor([torch.inf, 1.0])}, tmp_path / "c")
+    for name in ("a", "b", "c", "none"):
         with pytest.raises(fn.UsageError, match="holds no step"):
             fn.Step.read(tmp_path / name)
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import AddedToken
 
 from fromnoise.models.clip_text import ClipText, TextConfig
 from fromnoise.runtime.errors import FromnoiseError
-from fromnoise.text import KnownConcepts, TextEncoder
+from fromnoise.text import KnownConcepts, TextEncoder, Tokenizer
 from fromnoise.training.vocabulary import learn_vocabulary
 from tests.text.examples import TEXTS
 from tests.tiny import randomise
@@ -28,6 +29,15 @@ def encoder() -> TextEncoder:
         pad_token_id=tokenizer.pad,
     )
     return TextEncoder(tokenizer, randomise(ClipText(config)).eval())
+
+
+def test_an_added_token_needs_a_row(encoder: TextEncoder) -> None:
+    base = encoder.tokenizer
+    added = {len(base.vocabulary): AddedToken("<cat>")}
+    tokenizer = Tokenizer(base.vocabulary, base.merges, max_length=16, added=added)
+    assert tokenizer.ids("a <cat>")[-1] == len(base.vocabulary)
+    with pytest.raises(FromnoiseError, match="knows '<cat>'"):
+        TextEncoder(tokenizer, encoder.clip_text)
 
 
 @torch.no_grad()

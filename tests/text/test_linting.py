@@ -80,6 +80,9 @@ def test_adapters() -> None:
         ("a cat]", "] closes nothing"),
         ("[(a:b:0.5]", "never closed"),
         ("a | b [c:d:0.5]", "keeps edits"),
+        ("[a:b] x", "[a:b] is no edit"),
+        ("[a:b:c:3] x", "[a:b:c:3] is no edit"),
+        ("([(a:2) b:c])", "[ b:c] is no edit"),
         ("(a BREAK b)", "BREAK inside brackets"),
         ("a cat:1.2", "1.2 times the guidance"),
         ("a <|endoftext|> cat", "end it early"),
@@ -88,6 +91,11 @@ def test_adapters() -> None:
 )
 def test_what_is_odd_is_remarked(prompt: str, said: str) -> None:
     assert said in remarks(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["[a] [a:b:3] [a:3] [a|b] [(a:1.2)]", r"[a\:b] x", r"\[a:b\] x", "[((a:1.2):2)]"])
+def test_what_is_well_formed_is_not_remarked(prompt: str) -> None:
+    assert not remarks(prompt)
 
 
 def test_brackets_of_later_steps_are_looked_at_too() -> None:

@@ -33,6 +33,13 @@ def test_every_line_is_chosen_some_time(folder: Path) -> None:
     assert set(texts("{a {b|c}|{d|e}}")) == {"a b", "a c", "d", "e"}
 
 
+def test_an_alternation_is_one_choice() -> None:
+    assert set(texts("{red|[a|b]} x")) == {"red x", "[a|b] x"}
+    assert set(texts("{[a|[b|{c|d}]]|[e:f:3]}")) == {"[a|[b|c]]", "[a|[b|d]]", "[e:f:3]"}
+    assert set(texts(r"{red|\[a|b\]}")) == {"red", r"\[a", r"b\]"}
+    assert set(texts("{[a|b} {c|d]}")) == {"[a c", "[a d]", "b c", "b d]"}  # never closed, closing nothing
+
+
 def test_choices_are_even() -> None:
     counts = texts("{a|b|c|d}", seeds=4000)
     assert all(abs(count - 1000) < 150 for count in counts.values())
@@ -111,7 +118,7 @@ def test_too_many_choices_are_refused(folder: Path) -> None:
         resolve("__n0__", 0, folder)
 
 
-@given(text=st.text("{}|\\_ab", max_size=40), seed=st.integers(0, 2**64 - 1))
+@given(text=st.text("{}|[]\\_ab", max_size=40), seed=st.integers(0, 2**64 - 1))
 def test_any_text_resolves(text: str, seed: int) -> None:
     assert resolve(text, seed) == resolve(text, seed)
 

@@ -106,7 +106,7 @@ def prompts_with(
     for encoder in base.encoders:
         own = rows.get(parts.get(id(encoder.clip_text), ""), [])
         made.append(TextEncoder(_tokenizer(encoder, embeddings, own) if own else encoder.tokenizer, encoder.clip_text))
-    return PromptEncoder(made, base.reading, cached=base.cached)
+    return PromptEncoder(made, base.reading, cached=base.cached, wake=base.wake)
 
 
 def _tokenizer(encoder: TextEncoder, embeddings: Sequence[Embedding], rows: Sequence[Tensor]) -> Tokenizer:

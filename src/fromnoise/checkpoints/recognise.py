@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fromnoise.checkpoints.stored import Tensors
+from fromnoise.diffusion.scheduler_config import completed
 from fromnoise.models.published import FAMILIES, Family
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.log import note
@@ -132,7 +133,7 @@ def family_of_folder(parts: Mapping[str, Json], scheduler: Json) -> str:
     seen = seen_in_config(parts[part])
     alike = [each for each in candidates(part, seen) if _same_blocks(each.parts[part], parts[part])]
     prediction = scheduler.get("prediction_type", PREDICTIONS[0])
-    spacing = scheduler.get("timestep_spacing", "leading")
+    spacing = completed(scheduler)["timestep_spacing"]
     return _closest(alike, prediction, lambda each: _spacing(each) == spacing).name if alike else CUSTOM
 
 
@@ -141,7 +142,7 @@ def _same_blocks(one: Json, other: Json) -> bool:
 
 
 def _spacing(family: Family) -> str:
-    return family.scheduler.get("timestep_spacing", "leading")
+    return str(completed(family.scheduler)["timestep_spacing"])
 
 
 def _closest(families: Iterable[Family], prediction: str, likely: Callable[[Family], bool]) -> Family:

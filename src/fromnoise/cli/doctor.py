@@ -46,11 +46,12 @@ def examine(pipe: Pipeline, request: Request) -> Diagnosis:
     import torch
 
     from fromnoise.diffusion.doctor import diagnose
+    from fromnoise.diffusion.samplers import TWO_DENOISERS
 
     with progress("drawing") as advance:
         steps = list(shown(pipe.steps(request), advance, 0, pipe.run_steps(request)))
     pixels = torch.cat([pipe.pixels(each) for each in steps[-1].x.split(1)])
-    return diagnose(steps, pixels=pixels, guidance=request.guidance)
+    return diagnose(steps, pixels=pixels, guidance=None if request.sampler in TWO_DENOISERS else request.guidance)
 
 
 def facts(found: Diagnosis) -> dict[str, Any]:

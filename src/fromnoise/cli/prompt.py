@@ -72,6 +72,8 @@ def prompt(
     from fromnoise.text.wildcards import resolve
 
     checks.text("prompt", words)
+    if wildcards is not None and not (wildcards := wildcards.expanduser()).is_dir():
+        raise UsageError(f"there is no folder at {wildcards}")
     resolved = resolve(words, seed, wildcards)
     steps = steps or (EMBEDDED_STEPS if model is None else USUAL_STEPS)
     report = lint(resolved.text, tokenizers_of(model), steps=steps, weighting=weighting)
@@ -89,12 +91,11 @@ def tokenizers_of(model: str | None) -> list[Tokenizer]:
     from fromnoise.text.tokenizer import Tokenizer
 
     path = EMBEDDED_MODEL if model is None else found(model)
-    if path.is_file():
-        return _tokenizers_in(path)
     folders = [path / name for name in TOKENIZERS if (path / name).is_dir()]
-    if not folders:
+    tokenizers = _tokenizers_in(path) if path.is_file() else [Tokenizer.read(folder) for folder in folders]
+    if not tokenizers:
         raise UsageError(f"no Stable Diffusion model at {path} (it has no tokenizer)")
-    return [Tokenizer.read(folder) for folder in folders]
+    return tokenizers
 
 
 def _tokenizers_in(path: Path) -> list[Tokenizer]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.diffusion.samplers import Step
+from fromnoise.request import RANGES as REQUEST_RANGES
 
 Verdict = Literal["too weak", "fine", "too strong"]
 
@@ -45,6 +46,9 @@ GROWTH = 1.42
 
 HEALTHY = 0.44
 """The position that advice aims at: that of guidance 4 on the embedded model."""
+
+HIGHEST = REQUEST_RANGES["guidance"][1]
+"""The highest scale that a request may ask for."""
 
 FROM_NOISE = 5.0
 """A drawing that starts below this sigma starts from a picture, so that its opening says nothing about guidance."""
@@ -129,7 +133,7 @@ def diagnose(steps: Sequence[Step], *, pixels: Tensor | None = None, guidance: f
     """How the drawing whose Steps these are was guided; all of its steps, in order, at least one.
 
     `pixels` (B, 3, H, W), about [-1, 1] and not clamped, is what the autoencoder makes of the last ones. `guidance` is
-    the scale that was used, for the advice.
+    the scale that was used, for the advice; not that of CFG++, which is another kind of scale.
     """
     glances = tuple(glance(step) for step in steps)
     values = _values(steps, glances)
@@ -144,11 +148,13 @@ def diagnose(steps: Sequence[Step], *, pixels: Tensor | None = None, guidance: f
     return Diagnosis(verdict, position, positions, figures, glances, _advice(verdict, position, len(steps), guidance))
 
 
-def suggested(guidance: float, position: float) -> float:
-    """The scale to try instead of `guidance`, to the next half."""
+def suggested(guidance: float, position: float) -> float | None:
+    """The scale to try instead of `guidance`, to the next half; None where there is none in the right direction."""
     # Below about 1.5 the figures hardly change with the scale, so there the way up starts from it.
     start = max(guidance, 1.5) if position < 0 else guidance
-    return max(1.0, round(2 * start * math.exp(GROWTH * (HEALTHY - position))) / 2)
+    growth = math.exp(min(GROWTH * (HEALTHY - position), math.log(HIGHEST)))
+    scale = max(1.0, round(2 * min(start * growth, HIGHEST)) / 2)
+    return scale if (scale > guidance) == (position < 0) and scale != guidance else None
 
 
 def _values(steps: Sequence[Step], glances: Sequence[Glance]) -> dict[str, Tensor]:
@@ -176,7 +182,8 @@ def _deciding(steps: Sequence[Step]) -> list[str]:
 def _advice(verdict: Verdict, position: float, steps: int, guidance: float | None) -> tuple[str, ...]:
     if verdict == "fine":
         return ()
-    said = [] if guidance is None else [f"try guidance {suggested(guidance, position):g} instead of {guidance:g}"]
+    scale = None if guidance is None else suggested(guidance, position)
+    said = [] if scale is None else [f"try guidance {scale:g} instead of {guidance:g}"]
     return (*said, *ADVICE[verdict])
 
 

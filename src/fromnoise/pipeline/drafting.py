@@ -14,6 +14,7 @@ from PIL import Image
 from fromnoise.diffusion.samplers import Step, last
 from fromnoise.images.sheets import contact_sheet, stacked
 from fromnoise.pipeline.drawing import Picture, Pipeline
+from fromnoise.pipeline.passes import first_steps
 from fromnoise.request import Begun, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import atomic_write
@@ -41,12 +42,18 @@ def draft(pipe: Pipeline, request: Request | str, first: int, **fields: Any) -> 
     request = pipe.resolve(request, **fields)
     require_steps_left(pipe, request, first)
     for alone in pipe.alone(request):
-        yield Draft(alone.with_(dtype=pipe.format), last(islice(pipe.steps(alone), first)))
+        step = last(islice(pipe.steps(alone), first))
+        if step.index < first:  # DPM adaptive needed fewer
+            _require_left(step.index, first)
+        yield Draft(alone.with_(dtype=pipe.format), step)
 
 
 def require_steps_left(pipe: Pipeline, request: Request, first: int) -> None:
-    """UsageError unless a draft of so many steps leaves some to be gone on with."""
-    total = pipe.run_steps(request.with_(hires=None))
+    """UsageError unless a draft of so many steps of a resolved request leaves some to be gone on with."""
+    _require_left(first_steps(pipe, request), first)
+
+
+def _require_left(total: int, first: int) -> None:
     if total < 2:
         raise UsageError(f"a drawing of {total} step has nothing to draft; ask for more steps")
     if not 1 <= first < total:

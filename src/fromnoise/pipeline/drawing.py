@@ -124,6 +124,8 @@ class Pipeline:
         modules: dict[str, nn.Module] = {"unet": unet, **{name: each.clip_text for name, each in texts}}
         self.wardrobe = Wardrobe(modules, () if lora_folder is None else (lora_folder,), path)
         self.turns = turns or Turns()
+        if self.turns:
+            prompts.wake = partial(self.turns.take, *(each.clip_text for each in prompts.encoders))
         weight = unet.conv_in.weight
         self.device, self.dtype = torch.device("cpu") if self.turns else weight.device, dtype or weight.dtype
         self.engines = Engines(unet, autoencoder, engine)
@@ -335,7 +337,7 @@ class Pipeline:
     @property
     def text(self) -> TextEncoder:
         """The first text encoder, which says what a prompt means as a whole."""
-        self._take_texts()
+        self.prompts.wake()
         return self.prompts.encoders[0]
 
     @property
@@ -413,9 +415,6 @@ class Pipeline:
         self.turns.take(self.autoencoder)
         self.engines.lay_out_autoencoder()
 
-    def _take_texts(self) -> None:
-        self.turns.take(*(each.clip_text for each in self.prompts.encoders))
-
     def _differentiable(self, latents: Tensor) -> Tensor:
         self.turns.take(self.autoencoder)
         return self.autoencoder.decode(latents.to(self.dtype)).float()
@@ -459,7 +458,6 @@ class Pipeline:
         """The words of all steps, made before the U-Net takes its turn."""
         if not self.turns:
             return said
-        self._take_texts()
         return list(map(said, range(steps))).__getitem__
 
     def _time_ids(self, size: tuple[int, int] | None) -> Tensor | None:

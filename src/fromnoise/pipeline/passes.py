@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from fromnoise.diffusion.samplers import Step
+from fromnoise.diffusion.samplers import Step, step_count
 from fromnoise.images.convert import to_tensor
 from fromnoise.images.opening import to_png
 from fromnoise.pipeline.inpainting import open_picture
@@ -56,8 +56,8 @@ class Second:
 def in_two_passes(pipe: Pipeline, request: Request, start: Step | None, first: Draw, second: Draw) -> Iterator[Step]:
     """The steps of a request with `hires`, counted on through both passes; `start` may be of either."""
     assert request.hires is not None
-    done = pipe.run_steps(request.with_(hires=None)) if request.init is None else 0
-    begun = start is not None and _of_second(pipe, request, start, done)
+    done = first_steps(pipe, request) if request.init is None else 0
+    begun = start is not None and (start.second_pass or request.init is not None)
     small = start
     if request.init is None and not begun:
         for small in first(request.with_(hires=None), start):
@@ -67,16 +67,12 @@ def in_two_passes(pipe: Pipeline, request: Request, start: Step | None, first: D
     begins = Second(latents, pipe.scheduler.second_sigmas(request), tile)
     go_on = replace(start, index=start.index - done) if start is not None and begun else None
     for step in second(_second(pipe, request), go_on, begins):
-        yield replace(step, index=step.index + done)
+        yield replace(step, index=step.index + done, second_pass=True)
 
 
-def _of_second(pipe: Pipeline, request: Request, start: Step, done: int) -> bool:
-    """True for a Step of the second pass, told by its size where that is another: DPM adaptive counts its own steps."""
-    assert request.hires is not None and request.size is not None
-    size = larger(request.size, request.hires, pipe.multiple)
-    if request.init is not None or size == request.size:
-        return start.index > done
-    return tuple(start.x.shape[2:]) == (size[1] // pipe.multiple, size[0] // pipe.multiple)
+def first_steps(pipe: Pipeline, request: Request) -> int:
+    """How many Steps a resolved request's first pass has; DPM adaptive may take more or fewer."""
+    return step_count(str(request.sampler), pipe.sigmas(request.with_(hires=None)))
 
 
 def told_otherwise(request: Request, start: Step | None, draw: Draw) -> Iterator[Step]:

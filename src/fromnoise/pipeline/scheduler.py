@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from fromnoise.diffusion.samplers import TWO_DENOISERS, VARIANCE_PRESERVING
+from fromnoise.diffusion.scheduler_config import BETWEEN_SPACED, completed, curve_of, overlooked
 from fromnoise.diffusion.schedules import SPACINGS, NoiseSchedule
 from fromnoise.pipeline.quality import chosen
 from fromnoise.request import EMBEDDED_STEPS, SAMPLERS, SCHEDULES, USUAL_STEPS, Request
+from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.likeness import (
     LIKENESSES,
     Likeness,
@@ -21,6 +23,7 @@ from fromnoise.runtime.likeness import (
     ddim_uniform,
     without_last_level,
 )
+from fromnoise.runtime.log import note
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ Custom models are the embedded one and what is made of it: twelve of its steps a
 """
 
 
+PUBLISHED_SPACINGS = ("leading", "linspace", "trailing")
+"""What a scheduler config's `timestep_spacing` may be."""
+
 ZERO_SNR = "zero-terminal-snr"
 """The schedule that stretches the training one until it ends in pure noise."""
 
@@ -87,16 +93,28 @@ class Scheduler:
     prediction: str
     spacing: str
     offset: int
+    curve: str | None = None
+    """The schedule, a key of SPACINGS, whose curve the levels follow instead of the timesteps."""
+    spaced_ends: bool = True
+    """The curve runs between the ends of the spaced levels, not of the training ones."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], prediction: str | None = None) -> Scheduler:
-        """From a parsed config, with diffusers' defaults for what it leaves out; `prediction` overrides it."""
+        """From a parsed config, with diffusers' defaults for what it leaves out; `prediction` overrides it.
+
+        FromnoiseError for values that no schedule has.
+        """
+        values = completed(values)
+        if fields := overlooked(values):
+            note(f"the model's scheduler config says {', '.join(fields)}, which is not followed here")
         schedule = _trained(values)
         return cls(
             schedule=schedule.zero_terminal() if values.get("rescale_betas_zero_snr") else schedule,
-            prediction=prediction or values.get("prediction_type", "epsilon"),
-            spacing=values.get("timestep_spacing", "leading"),
-            offset=values.get("steps_offset", 0),
+            prediction=prediction or values["prediction_type"],
+            spacing=_spacing(values["timestep_spacing"]),
+            offset=_offset(values["steps_offset"]),
+            curve=curve_of(values),
+            spaced_ends=values.get("_class_name") in BETWEEN_SPACED,
         )
 
     def sigmas(self, request: Request) -> Tensor:
@@ -166,8 +184,17 @@ class Scheduler:
         if name == "ddim-uniform" and SCHEDULES[name] in tool.differs:
             levels = torch.tensor(ddim_uniform(self.schedule.sigmas.tolist(), steps), dtype=torch.float64)
         else:
-            levels = SPACINGS[name](self.schedule, steps + discards, self.offset)
+            # No schedule is longer than the training one: its last level is dropped with nothing to replace it.
+            levels = self._made(request, steps + (discards and steps != len(self.schedule)))
         return torch.tensor(without_last_level(levels.tolist()), dtype=torch.float64) if discards else levels
+
+    def _made(self, request: Request, steps: int) -> Tensor:
+        """The levels of the schedule asked for; the model's own may follow a curve between two of its levels."""
+        levels = SPACINGS[self._spacing(request)](self.schedule, steps, self.offset)
+        if self.curve is None or request.schedule not in (None, "model"):
+            return levels
+        ends = NoiseSchedule(levels[:-1].flip(0)) if self.spaced_ends else self.schedule
+        return SPACINGS[self.curve](ends, steps, self.offset)
 
     def _spacing(self, request: Request) -> str:
         return self.spacing if request.schedule in (None, "model") else request.schedule
@@ -191,11 +218,20 @@ def likeness(request: Request) -> Likeness:
 
 
 def _trained(values: Mapping[str, Any]) -> NoiseSchedule:
-    if values.get("trained_betas") is not None:
+    if "trained_betas" in values:
         return NoiseSchedule.from_trained_betas(values["trained_betas"])
-    return NoiseSchedule.from_betas(
-        values.get("beta_schedule", "scaled_linear"),
-        values.get("beta_start", 0.00085),
-        values.get("beta_end", 0.012),
-        values.get("num_train_timesteps", 1000),
-    )
+    names = ("beta_schedule", "beta_start", "beta_end", "num_train_timesteps")
+    return NoiseSchedule.from_betas(*(values[name] for name in names))
+
+
+def _spacing(name: Any) -> str:
+    if name not in PUBLISHED_SPACINGS:
+        known = ", ".join(PUBLISHED_SPACINGS)
+        raise FromnoiseError(f"the scheduler's timestep_spacing must be one of {known}, not {name!r}")
+    return name
+
+
+def _offset(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise FromnoiseError(f"the scheduler's steps_offset must be 0 or more, not {value!r}")
+    return value

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fromnoise.diffusion.blending import Blended
 from fromnoise.diffusion.guidance.guided import GuidedDenoiser
+from fromnoise.diffusion.samplers import fits
 from fromnoise.images.convert import to_tensor
 from fromnoise.pipeline.inpainting import RULES, Inpainting, open_picture
 from fromnoise.pipeline.scheduler import likeness
@@ -52,12 +53,16 @@ class Start(NamedTuple):
 
 
 def require_going_on(request: Request, start: Step, x: Tensor, steps: int) -> None:
-    """UsageError for a Step of a drawing of another size, number of pictures or of more steps than the request has."""
+    """UsageError for a Step of a drawing of another size, number of pictures or sampler, or of more steps."""
     if start.x.shape != x.shape:
         shapes = f"latents of {tuple(start.x.shape)}, and the request has {tuple(x.shape)}"
         raise UsageError(f"the step to go on from has {shapes}; give the request that it was made by")
+    if start.index < 0:
+        raise UsageError(f"the step to go on from is number {start.index}; there is no such step")
     if start.index > steps and request.sampler not in COUNT_THEIR_OWN:
         raise UsageError(f"the step to go on from is number {start.index}, and the request has {steps}; ask for more")
+    if not fits(str(request.sampler), start, steps):
+        raise UsageError(f"the step to go on from isn't {request.sampler}'s; give the request that it was made by")
 
 
 def singles(request: Request) -> list[Request]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fromnoise.models.clip_text import ClipText
-from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.text.tokenizer import Tokenizer
 
 
@@ -16,6 +16,12 @@ class TextEncoder:
     """A tokenizer and CLIP's text model as one thing that a pipeline can call."""
 
     def __init__(self, tokenizer: Tokenizer, clip_text: ClipText) -> None:
+        """FromnoiseError for a tokenizer with added tokens that the model has no rows for."""
+        rows = clip_text.config.vocab_size
+        if homeless := [token for id, token in tokenizer.added.items() if id >= rows]:
+            raise FromnoiseError(
+                f"the tokenizer knows {homeless[0]!r}, which none of the text encoder's {rows} rows is for"
+            )
         self.tokenizer, self.clip_text = tokenizer, clip_text
 
     @property

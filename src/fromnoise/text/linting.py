@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -192,6 +193,17 @@ def _remarks_on_grammar(tree: Prompt) -> Iterator[str]:
         text = "".join(node for node in part.nodes if isinstance(node, str))
         if "[" in text and read_edits(text) is None:
             yield "a | outside [ ], or a backslash at the end, keeps edits and alternations from being read"
+        else:
+            for bracket in _no_edits(text):
+                yield f"{bracket} is no edit, which is [from:to:when] with a number last; it is words that weigh less"
+
+
+def _no_edits(text: str) -> Iterator[str]:
+    """Square brackets with a colon in them, other than in round ones or behind a backslash."""
+    text, count = re.sub(r"\\.", "", text), 1
+    while count:
+        text, count = re.subn(r"\([^][()]*\)", "", text)
+    yield from (each for each in re.findall(r"\[[^][]*\]", text) if ":" in each)
 
 
 def _remarks_on_brackets(text: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -48,15 +48,20 @@ class PromptEncoder:
     """
 
     def __init__(
-        self, encoders: Sequence[TextEncoder], reading: Reading = READINGS["sd1"], *, cached: int = CACHED
+        self,
+        encoders: Sequence[TextEncoder],
+        reading: Reading = READINGS["sd1"],
+        *,
+        cached: int = CACHED,
+        wake: Callable[[], object] = lambda: None,
     ) -> None:
-        """The encoders in order, and which of their states are read.
+        """The encoders in order, which of their states are read, and what is to be called before they are needed.
 
         UsageError when they read different numbers of tokens.
         """
         if len({encoder.tokenizer.max_length for encoder in encoders}) != 1:
             raise UsageError("a model's text encoders must all read the same number of tokens")
-        self.encoders, self.reading, self.cached = tuple(encoders), reading, cached
+        self.encoders, self.reading, self.cached, self.wake = tuple(encoders), reading, cached, wake
         self._made: OrderedDict[object, _Encoded] = OrderedDict()
         self._lock = Lock()
 
@@ -129,6 +134,7 @@ class PromptEncoder:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _make(self, chunks: Sequence[Chunks], how: _How) -> _Encoded:
+        self.wake()
         read = [self._read(index, each, how) for index, each in enumerate(chunks)]
         pooled = read[-1][1]
         return _Encoded(tuple(states for states, _ in read), None if pooled is None else pooled[0])

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
@@ -45,31 +46,38 @@ class Tokenizer:
         start: str = START,
         end: str = END,
         pad: str = END,
+        added: Mapping[int, AddedToken] = MappingProxyType({}),
     ) -> None:
-        """A vocabulary (piece to id) and its merges, first ones first; UsageError when a special token is not in it."""
+        """A vocabulary (piece to id) and its merges, first ones first; UsageError when a special token is not in it.
+
+        `added` are tokens by id that are found in a prompt before it is split.
+        """
         for token in (start, end, pad):
             if token not in vocabulary:
                 raise UsageError(f"the tokenizer's vocabulary lacks {token!r}; is it one of CLIP's format?")
         self.vocabulary, self.merges, self.max_length = dict(vocabulary), list(merges), max_length
         self.start, self.end, self.pad = vocabulary[start], vocabulary[end], vocabulary[pad]
-        self._pieces = {id: piece for piece, id in vocabulary.items()}
-        self._engine = engine(self.vocabulary, self.merges, end)
         special = dict.fromkeys((start, end, pad))
+        self.added = {id: each.content for id, each in added.items() if each.content not in special}
+        self._pieces = {**self.added, **{id: piece for piece, id in vocabulary.items()}}
+        self._engine = engine({piece: id for id, piece in self._pieces.items()}, self.merges, end)
         self._engine.add_special_tokens([AddedToken(each, normalized=False) for each in special])
+        self._engine.add_tokens([added[id] for id in sorted(self.added)])
 
     @classmethod
     def read(cls, folder: Path) -> Tokenizer:
         """Read `vocab.json` and `merges.txt`, and where present `tokenizer_config.json` and `special_tokens_map.json`.
 
-        A `tokenizer.json`, into which transformers from release 5 writes the first two, does for them. Raises
-        FromnoiseError naming the file that is missing or damaged.
+        A `tokenizer.json`, into which transformers from release 5 writes the first two, does for them. Tokens added
+        later (textual inversion's, say) stand there, in `added_tokens.json` or in the config. Raises FromnoiseError
+        naming the file that is missing or damaged.
         """
         config = {**_json(folder / "tokenizer_config.json", {}), **_json(folder / "special_tokens_map.json", {})}
         length, vocabulary = _length(folder, config.get("model_max_length", 77)), read_vocabulary(folder)
         try:
             said = {key: value for key, value in config.items() if value is not None}
             tokens = {name: _content(said.get(f"{key}_token", default)) for name, key, default in _SPECIAL}
-            return cls(*vocabulary, max_length=length, **tokens)
+            return cls(*vocabulary, max_length=length, **tokens, added=_added(folder, config))
         except FromnoiseError:
             raise
         except Exception as error:  # the library has no class of its own for what it doesn't take
@@ -185,6 +193,16 @@ def read_vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]
         return dict(model["vocab"]), [(str(one), str(other)) for one, other in pairs]
     except (KeyError, TypeError, ValueError) as error:
         raise FromnoiseError(f"{whole} holds no vocabulary with merges ({error!r})") from error
+
+
+def _added(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """The tokens by id that a folder's files add to its vocabulary, as transformers' `from_pretrained` finds them."""
+    whole = _json(folder / "tokenizer.json", {}).get("added_tokens") or []
+    plain = _json(folder / "added_tokens.json", {}).items()
+    fields: dict[Any, Any] = {id: {"content": token} for token, id in plain} | {each["id"]: each for each in whole}
+    fields |= config.get("added_tokens_decoder") or {}
+    known = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+    return {int(id): AddedToken(**{k: v for k, v in each.items() if k in known}) for id, each in fields.items()}
 
 
 def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:

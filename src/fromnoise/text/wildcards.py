@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fromnoise.runtime.errors import UsageError
@@ -23,7 +24,7 @@ MAX_CHOICES = 1000
 
 _NAME = re.compile(r"__([^\W_]+(?:[-_./][^\W_]+)*)__")
 _START = re.compile(r"\\.|__[^\W_]|\{", re.DOTALL)
-_MARK = re.compile(r"\\.|[{}|]", re.DOTALL)
+_MARK = re.compile(r"\\.|[][{}|]", re.DOTALL)
 
 Place = tuple[int, ...]
 
@@ -104,16 +105,21 @@ def pick(seed: int, place: Place, count: int) -> int:
 
 def split_choices(text: str, start: int) -> tuple[int, list[str]]:
     """Where the brace at `start` is closed, and the choices in it; none when it never is, or goes too deep."""
-    depth, first, options = 0, start + 1, []
+    depth = 0
+    bars: list[int] = []
+    opened: list[int] = []
     for mark in _MARK.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(mark[0], 0)
         if depth > MAX_DEPTH:
             break
-        if (mark[0] == "|" and depth == 1) or depth == 0:
-            options.append(text[first : mark.start()])
-            first = mark.end()
         if depth == 0:
-            return mark.end(), options
+            return mark.end(), [text[one + 1 : other] for one, other in pairwise([start, *bars, mark.start()])]
+        if mark[0] == "|" and depth == 1:
+            bars.append(mark.start())
+        elif mark[0] == "[" and depth == 1:
+            opened.append(len(bars))
+        elif mark[0] == "]" and depth == 1 and opened:
+            del bars[opened.pop() :]  # those of an alternation
     return start + 1, []
 
 

@@ -23,6 +23,7 @@ from fromnoise.diffusion.samplers.first_order import (
     sample_euler_ancestral,
     sample_lcm,
 )
+from fromnoise.diffusion.samplers.going_on import fits, step_count
 from fromnoise.diffusion.samplers.multistep import sample_lms, sample_plms
 from fromnoise.diffusion.samplers.restart import sample_restart
 from fromnoise.diffusion.samplers.second_order import sample_dpm2, sample_dpm2_ancestral, sample_heun
@@ -73,6 +74,7 @@ __all__ = [
     "Sampler",
     "Step",
     "ancestral_split",
+    "fits",
     "last",
     "sample_ddim",
     "sample_ddpm",
@@ -95,4 +97,5 @@ __all__ = [
     "sample_plms",
     "sample_restart",
     "sample_unipc",
+    "step_count",
 ]

@@ -36,7 +36,7 @@ def sample_dpm_fast(
         return
     _say_ends("DPM fast", sigmas)
     x = begin(x, noise, start)
-    orders = _fast_orders(len(sigmas) - 1)
+    orders = fast_orders(len(sigmas) - 1)
     first, last = (-sigmas[[0, -2]].double().log()).tolist()
     times = torch.linspace(first, last, len(orders) + 1, dtype=torch.float64)
     for index in range(0 if start is None else start.index, len(orders)):
@@ -82,7 +82,7 @@ def _say_ends(name: str, sigmas: Tensor) -> None:
     note(f"{name} uses only the ends of the schedule, sigma {ends}, and chooses the levels between itself")
 
 
-def _fast_orders(calls: int) -> list[int]:
+def fast_orders(calls: int) -> list[int]:
     """The orders of the steps, which add up to `calls`."""
     steps = calls // 3 + 1
     return [3] * (steps - 2) + [2, 1] if calls % 3 == 0 else [3] * (steps - 1) + [calls % 3]

@@ -39,7 +39,8 @@ class Step:
     `index` steps are done; `noisy` (B, C, h, w) went in at level `sigma`; `denoised` is the picture predicted from
     it; `x` came out, at the next level. `history` is the solver's memory, `noise_state` the streams' positions, and
     `guidance` and `reused` the memories of a denoiser and of a network that have one, which whoever made them keeps
-    here. Where the pictures of a batch are at different levels (DPM adaptive), `sigma` is the highest.
+    here. Where the pictures of a batch are at different levels (DPM adaptive), `sigma` is the highest. `second_pass`
+    says that it is of a drawing's second run, at a larger size.
     """
 
     index: int
@@ -51,6 +52,7 @@ class Step:
     noise_state: Tensor | None = None
     guidance: tuple[Tensor, ...] = ()
     reused: tuple[Tensor, ...] = ()
+    second_pass: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors; a file that is there is replaced."""
@@ -59,7 +61,7 @@ class Step:
             tensors |= {f"{name}.{index}": each for index, each in enumerate(getattr(self, name))}
         if self.noise_state is not None:
             tensors["noise_state"] = self.noise_state
-        place = torch.tensor([self.index, self.sigma], dtype=torch.float64)
+        place = torch.tensor([self.index, self.sigma, self.second_pass], dtype=torch.float64)
         laid_out = {_CHANNELS_LAST: " ".join(key for key, each in tensors.items() if not each.is_contiguous())}
         tensors = {key: each.clone(memory_format=torch.contiguous_format) for key, each in tensors.items()}
         with atomic_write(Path(path), overwrite=True) as temporary:
@@ -70,10 +72,10 @@ class Step:
         """The step that `save` wrote; UsageError when the file holds none."""
         try:
             tensors: dict[str, Any] = _read_tensors(path)
-            index, sigma = tensors.pop("place").tolist()
+            index, sigma, *second = tensors.pop("place").tolist()
             memories: dict[str, Any] = {name: _taken(tensors, name) for name in _MEMORIES}
-            return cls(index=int(index), sigma=sigma, **memories, **tensors)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            return cls(index=int(index), sigma=sigma, second_pass=any(second), **memories, **tensors)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
             raise UsageError(f"{path} holds no step that Step.save wrote: {error}") from error
 
 
@@ -108,21 +110,35 @@ Sampler = Callable[..., Iterator[Step]]
 
 
 def last(steps: Iterator[Step]) -> Step:
-    """Run a drawing to its end."""
+    """Run a drawing to its end; UsageError where it is there already."""
     step = None
     for step in steps:  # noqa: B007
         pass
-    assert step is not None
+    if step is None:
+        raise UsageError("this drawing is done already; there is no step left to go on with")
     return step
 
 
 def begin(x: Tensor, noise: Noise | None, start: Step | None) -> Tensor:
-    """The latents to go on from; the noise streams are put back where they stood."""
+    """The latents to go on from; the noise streams are put back where they stood.
+
+    UsageError when they are other streams.
+    """
     if start is None:
         return x
     if noise is not None and start.noise_state is not None:
-        noise.state = start.noise_state
+        _put_back(noise, start.noise_state)
     return start.x.to(x.device)
+
+
+def _put_back(noise: Noise, state: Tensor) -> None:
+    now, told = noise.state, "the step to go on from has another kind of noise; give the request that it was made by"
+    if now is not None and (now.shape, now.dtype) != (state.shape, state.dtype):
+        raise UsageError(told)
+    try:
+        noise.state = state
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise UsageError(told) from error
 
 
 def memory(x: Tensor, start: Step | None) -> tuple[Tensor, ...]:
