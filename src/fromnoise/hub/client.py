@@ -40,12 +40,13 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """One commit of a repository, as the hub tells it."""
+    """One commit of a repository, as the hub tells it. `private` is None where it doesn't say."""
 
     repository: str
     commit: str
     files: Mapping[str, Listed]
     licence: str | None
+    private: bool | None = None
 
     @property
     def size(self) -> int:
@@ -70,7 +71,8 @@ def listing(repository: str, revision: str = MAIN) -> Listing:
         info = api().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
     files = [_listed(repository, each) for each in info.siblings or ()]
     commit = _hexadecimal(str(info.sha))
-    return Listing(repository, commit, MappingProxyType({each.name: each for each in files}), _licence(info))
+    held = MappingProxyType({each.name: each for each in files})
+    return Listing(repository, commit, held, _licence(info), info.private)
 
 
 @contextmanager
