@@ -78,7 +78,11 @@ def listing(repository: str, revision: str = MAIN) -> Listing:
 @contextmanager
 def clear(repository: str, revision: str = MAIN) -> Iterator[None]:
     """Turn whatever the client raises inside into an error of ours, without the client's own words or traceback."""
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # the client's HTTP library, whichever it is
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,  # the client's HTTP library, whichever it is
+        OfflineModeIsEnabled,
+    )
 
     try:
         yield
@@ -86,6 +90,10 @@ def clear(repository: str, revision: str = MAIN) -> Iterator[None]:
         raise UnreachableError("offline mode is on; unset HF_HUB_OFFLINE to ask the hub") from None
     except HTTPError as error:
         raise _told(error, repository, revision) from None
+    except HFValidationError:
+        raise UsageError(f"{repository!r} is no name on the hub; it looks like owner/name") from None
+    except ValueError:
+        raise UsageError("HF_ENDPOINT or HF_TOKEN can't be used; check what they are set to") from None
 
 
 def endpoint() -> str:
