@@ -13,6 +13,7 @@ from fromnoise.checkpoints.folder import save_module
 from fromnoise.checkpoints.model_folder import write_model_folder
 from fromnoise.models.autoencoder import Autoencoder, AutoencoderConfig
 from fromnoise.models.clip_text import ClipText, TextConfig
+from fromnoise.models.controlnet import ControlNet, ControlNetConfig
 from fromnoise.models.unet import UNet, UNetConfig
 from fromnoise.training.denoiser import SCHEDULER
 
@@ -38,6 +39,16 @@ UNET = UNetConfig(
     attention_head_dim=4,
     cross_attention_dim=32,
     norm_num_groups=8,
+)
+CONTROLNET = ControlNetConfig(
+    in_channels=4,
+    block_out_channels=(32, 64),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=4,
+    cross_attention_dim=32,
+    norm_num_groups=8,
+    conditioning_embedding_out_channels=(8, 16),
 )
 AUTOENCODER = AutoencoderConfig(
     block_out_channels=(16, 32), layers_per_block=1, norm_num_groups=8, sample_size=16, scaling_factor=0.5
@@ -77,4 +88,10 @@ def write_model(folder: Path, **scheduler: object) -> Path:
     save_module(folder / "unet", randomise(UNet(UNET), 1), "UNet2DConditionModel", dtype=single)
     save_module(folder / "vae", randomise(Autoencoder(AUTOENCODER), 2), "AutoencoderKL", dtype=single)
     write_model_folder(folder, {}, {**SCHEDULER, **scheduler})
+    return folder
+
+
+def write_controlnet(folder: Path) -> Path:
+    """A ControlNet for the same model."""
+    save_module(folder, randomise(ControlNet(CONTROLNET), 3), "ControlNetModel", dtype=torch.float32)
     return folder

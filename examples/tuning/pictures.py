@@ -29,7 +29,7 @@ from PIL import Image, ImageOps
 from fromnoise.data.concepts import read_emojibase
 from fromnoise.data.drawings import Drawing, read_drawings
 from fromnoise.data.fetching import fetch, members
-from fromnoise.data.rendering import SIDE, render
+from fromnoise.data.rendering import SIDE, render, require_renderer
 from fromnoise.data.sources import PICTURE_SETS, WORD_LISTS, Package
 from fromnoise.runtime.errors import FromnoiseError
 from fromnoise.runtime.paths import cache_dir
@@ -151,7 +151,8 @@ def drawings(label: str, cache: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def main(folder: Path) -> None:
-    """Write the folders."""
+    """Write the folders. UsageError where what renders the drawings is missing."""
+    require_renderer()
     cache = cache_dir() / "sources"
     cache.mkdir(parents=True, exist_ok=True)
     for name in ("monsters", "six", "orca", "items", "glyphs"):
@@ -191,4 +192,7 @@ def _apt(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "pictures"))
+    try:
+        main(Path(sys.argv[1] if len(sys.argv) > 1 else "pictures"))
+    except FromnoiseError as error:
+        sys.exit(f"error: {error}")

@@ -106,6 +106,7 @@ class Control:
 
     def __post_init__(self) -> None:
         checks.text("a control's model", self.model)
+        checks.of_kind("a control's picture", self.picture, bytes, "a picture's bytes (PNG)")
         checks.number("a control's weight", self.weight, 0, 10)
         checks.share("a control's start and end", (self.start, self.end))
 

@@ -47,6 +47,25 @@ def test_a_model(run: Run, model: Path):
     assert len(facts["concepts"]) == 40
 
 
+@pytest.mark.parametrize(
+    ("head", "licence"),
+    [
+        ("license:\n- mit\n- other", "mit, other"),
+        ("license:\ntags: [x]", None),
+        ("license: other\nlicense_name: my-own", "my-own"),
+        ("tags: [x]", None),
+    ],
+)
+def test_the_licence_on_the_card(run: Run, model: Path, head: str, licence: str | None):
+    (model / "README.md").write_text(f"---\n{head}\n---\n# A model\nlicense: none\n")
+    assert json.loads(run("info", model, "--json").stdout)["licence"] == licence
+
+
+def test_a_path_stays_in_one_piece(run: Run, model: Path, tmp_path: Path):
+    path = model.rename(tmp_path / "-".join(["a-long-name"] * 12))
+    assert str(path) in run("info", path).stdout.decode()
+
+
 def test_a_single_file(run: Run, model: Path, tmp_path: Path):
     convert_checkpoint(model, tmp_path / "model.safetensors")
     whole, file = (json.loads(run("info", path, "--json").stdout) for path in (model, tmp_path / "model.safetensors"))

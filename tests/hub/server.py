@@ -147,7 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         stated = re.search(rb"^license: (.+)$", held.files.get("README.md", b""), re.MULTILINE)
         licence = held.licence or (stated and stated[1].decode())
         card = {"license": licence} if licence else {}
-        return self._json({"id": name, "sha": held.commit, "siblings": siblings, "cardData": card})
+        told = {"id": name, "sha": held.commit, "siblings": siblings, "cardData": card, "private": held.private}
+        return self._json(told)
 
     def _file(self, path: str) -> None:
         name, _, rest = path.lstrip("/").partition("/resolve/")

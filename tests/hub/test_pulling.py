@@ -1,5 +1,6 @@
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -146,8 +147,58 @@ def test_offline_with_and_without_it(tiny: Repository, monkeypatch: pytest.Monke
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     again = pull(NAME)
     assert (again.here.folder, again.checked, again.fetched) == (folder, False, 0)
-    with pytest.raises(UsageError, match=r"no file is called \*\.ckpt"):
-        pull(NAME, patterns=["*.ckpt"])
+    asked: list[tuple[str, dict[str, Any], str]] = [
+        ("", {"patterns": ["*.ckpt"]}, r"no file is called \*\.ckpt; .*"),
+        ("/other.safetensors", {}, r"no file is called other\.safetensors; .*"),
+        ("", {"variant": "fp16"}, "it has no fp16 variant; there is none"),
+    ]
+    for file, given, lacking in asked:
+        with pytest.raises(UnreachableError, match=rf"not all of some-one/tiny.* is here yet \({lacking}\), and offl"):
+            pull(require_name(f"{NAME}{file}"), **given)
+    assert pull(require_name(f"{NAME}/{UNET}")).size < again.size
+
+
+def test_a_lone_file_offline_and_in_another_variant(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    hub.repositories["a/lora"] = Repository({"wolf.safetensors": b"w" * LARGE})
+    with caplog.at_level("INFO", "fromnoise"):
+        pull(Name("a/lora"), variant="fp16")
+    assert "it has no fp16 weights; taking wolf.safetensors" in caplog.text
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert pull(Name("a/lora")).size == LARGE
+    with pytest.raises(UnreachableError, match=r"\(no fp16 weights\), and offline mode is on"):
+        pull(Name("a/lora"), variant="fp16")
+
+
+@pytest.mark.parametrize("name", ["me/x.git", f"me/{'b' * 97}", f"{'b' * 97}/me", "me/x.git/a.safetensors", "me/a--b"])
+def test_names_that_the_hub_refuses(name: str):
+    with pytest.raises(UsageError, match="is no name on the hub"):
+        require_name(name)
+
+
+def test_a_name_at_a_pull_request():
+    assert require_name("me/x@refs/pr/12") == Name("me/x", "refs/pr/12")
+    assert require_name("me/x@refs/pr/12/a/b.bin") == Name("me/x", "refs/pr/12", "a/b.bin")
+    assert require_name("me/x@v1/a.bin") == Name("me/x", "v1", "a.bin")
+
+
+@pytest.mark.parametrize("address", ["http://[bad", "http://127.0.0.1:99999", "foo", ""])
+def test_an_endpoint_that_is_none(tiny: Repository, monkeypatch: pytest.MonkeyPatch, address: str):
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    with pytest.raises(FromnoiseError, match=r"^HF_ENDPOINT or HF_TOKEN can't be used; check|no answer from"):
+        pull(NAME)
+
+
+def test_a_token_that_is_none(tiny: Repository, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_é")
+    with pytest.raises(UsageError, match=r"^HF_ENDPOINT or HF_TOKEN can't be used; check what they are set to$"):
+        pull(NAME)
+
+
+def test_a_name_that_only_the_client_refuses(hub: Hub):
+    with pytest.raises(UsageError, match=r"'me/x\.git' is no name on the hub"):
+        pull(Name("me/x.git"))
 
 
 def test_no_network(tiny: Repository, monkeypatch: pytest.MonkeyPatch):

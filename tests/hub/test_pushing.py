@@ -1,11 +1,13 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fromnoise.adapters import Embedding, write_embedding
@@ -14,7 +16,8 @@ from fromnoise.hub.pulling import pull
 from fromnoise.hub.pushing import plan, push
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import EMBEDDED_MODEL
-from tests.hub.server import TOKEN, Hub
+from tests.hub.server import TOKEN, Hub, Repository
+from tests.tiny import write_controlnet
 
 HERE = "me/tiny"
 
@@ -47,7 +50,7 @@ def test_what_was_pushed_comes_back_the_same(hub: Hub, logged_in: str, folder: P
     assert pull(Name(HERE)).licence == "apache-2.0"
 
 
-def test_a_card_is_written_first(hub: Hub, logged_in: str, folder: Path):
+def test_a_card_is_written(hub: Hub, logged_in: str, folder: Path):
     (folder / "recipe.toml").write_text('steps = 12\n[optimiser]\nrate = 0.001\ndata = "monsters|imps"\n')
     (folder / "report.json").write_text('{"accuracy": {"top5": 0.8125}}')
     (folder / "samples").mkdir()
@@ -100,6 +103,82 @@ def test_a_card_of_ones_own_is_kept(folder: Path):
     assert plan(folder, HERE, "mit").card == "---\nlicense: mit\ntags: [a]\n---\nMine.\n"
 
 
+def test_a_card_that_states_no_licence_in_other_ways(folder: Path):
+    card, kept = folder / "README.md", "---\nlicense: mit\ntags: [a]\n---\nMine.\n"
+    for head in ("\ufeff---\ntags: [a]\n---\n", "---\nlicense:\ntags: [a]\n---\n", "---\r\ntags: [a]\r\n---\r\n"):
+        card.write_bytes(f"{head}Mine.\n".encode())
+        assert plan(folder, HERE, "mit").card == kept
+    card.write_text("Mine.\n---\nlicense: mit\n")
+    assert plan(folder, HERE, "mit").card == "---\nlicense: mit\n---\n\nMine.\n---\nlicense: mit\n"
+    card.write_bytes("# modèle\n".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"README\.md is not in UTF-8"):
+        plan(folder, HERE, "mit")
+
+
+def test_another_licence_than_stated_is_refused(folder: Path, lora: Path):
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+    with pytest.raises(UsageError, match=r"mine states the licence mit, not apache-2\.0; leave --licence out"):
+        plan(folder, HERE, "apache-2.0")
+    assert plan(folder, HERE, "MIT").card is None
+    with pytest.raises(UsageError, match=r"watercolour\.safetensors states the licence cc-by-4\.0, not mit"):
+        plan(lora, HERE, "mit")
+
+
+def test_a_card_is_written_only_when_the_hub_took_it(
+    hub: Hub, logged_in: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(*given: object, **named: object) -> None:
+        raise ValueError("Invalid metadata in README.md.\n- license must be one of mit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HfApi, "create_commit", refused)
+        with pytest.raises(FromnoiseError, match="me/tiny was refused: Invalid metadata"):
+            push(plan(folder, HERE, "Apache"))
+    assert not (folder / "README.md").exists()
+    push(plan(folder, HERE, "apache-2.0"))
+    assert "license: apache-2.0" in (folder / "README.md").read_text()
+
+
+def test_a_card_on_the_hub_stays(hub: Hub, logged_in: str, folder: Path, caplog: pytest.LogCaptureFixture):
+    edited = b"---\nlicense: mit\n---\nEdited there.\n"
+    hub.repositories[HERE] = Repository({"README.md": edited})
+    with pytest.raises(UsageError, match=r"README\.md of me/tiny states the licence mit, not openrail"):
+        push(plan(folder, HERE, "openrail"))
+    assert set(hub.repositories[HERE].files) == {"README.md"}
+    with caplog.at_level(logging.INFO, "fromnoise"):
+        push(plan(folder, HERE, "mit"))
+    assert "me/tiny has a README.md already; it stays as it is" in caplog.text
+    assert hub.repositories[HERE].files["README.md"] == edited
+    assert "model_index.json" in hub.repositories[HERE].files
+    assert not (folder / "README.md").exists()
+    (folder / "README.md").write_text("---\nlicense: openrail\n---\nMine.\n")
+    push(plan(folder, HERE))
+    assert b"Mine." in hub.repositories[HERE].files["README.md"]
+
+
+def test_a_card_for_another_repository_is_noted(
+    hub: Hub, logged_in: str, folder: Path, caplog: pytest.LogCaptureFixture
+):
+    push(plan(folder, HERE, "mit"))
+    with caplog.at_level(logging.INFO, "fromnoise"):
+        plan(folder, HERE)
+        assert "tells to pull" not in caplog.text
+        plan(folder, "me/other")
+    assert "README.md tells to pull me/tiny, not me/other" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "flag"),
+    [("controlnet", "--control me/part=picture.png"), ("vae", "--vae me/part"), ("unet", "--unet me/")],
+)
+def test_the_card_of_a_part(tiny_model: Path, tmp_path: Path, part: str, flag: str):
+    path = write_controlnet(tmp_path / "part") if part == "controlnet" else tiny_model / part
+    card = plan(path, "me/part", "mit").card
+    assert card is not None
+    assert f'fromnoise "a picture" --model MODEL {flag}' in card
+    assert "text-to-image" not in card
+
+
 def test_planning_writes_and_sends_nothing(hub: Hub, folder: Path):
     before = sorted(folder.rglob("*"))
     plan(folder, HERE, "mit")
@@ -115,14 +194,31 @@ def test_pickles_are_refused(folder: Path, name: str):
 
 
 def test_a_pickle_under_another_name_and_a_token_are_refused(folder: Path):
-    (folder / "notes.txt").write_text(f"login {TOKEN}")
-    with pytest.raises(UsageError, match=r"notes\.txt holds what looks like a token") as caught:
-        plan(folder, HERE, "mit")
-    assert TOKEN not in str(caught.value)
-    (folder / "notes.txt").unlink()
+    for name in ("notes.txt", "train.ipynb", "train.sh", "notes.html", "Makefile", "a.tsv"):
+        (folder / name).write_text(f'"login\\n{TOKEN}"')
+        with pytest.raises(UsageError, match=rf"{name} holds what looks like a token") as caught:
+            plan(folder, HERE, "mit")
+        assert TOKEN not in str(caught.value)
+        (folder / name).write_bytes(b"")
     torch.save({"a": torch.ones(1)}, folder / "extra.safetensors")
     with pytest.raises(FromnoiseError, match=r"extra\.safetensors is damaged or no safetensors"):
         plan(folder, HERE, "mit")
+
+
+def test_metadata_tells_no_token_and_no_place(lora: Path, folder: Path):
+    with safe_open(lora, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, lora, {"ss_sd_model_name": "/home/jane/secret/base.safetensors", "base_model": "/home/jane/b"})
+    card = plan(lora, HERE, "mit").card
+    assert card is not None
+    assert "| base checkpoint | base.safetensors |" in card
+    assert "jane" not in card
+    save_file(tensors, lora, {"modelspec.description": f"trained by {TOKEN}"})
+    with pytest.raises(UsageError, match=r"watercolour\.safetensors holds what looks like a token"):
+        plan(lora, HERE, "mit")
+    with pytest.raises(UsageError, match=r"the README\.md to write would hold what looks like a token") as caught:
+        plan(folder, HERE, "mit", data=f"pictures of {TOKEN}")
+    assert TOKEN not in str(caught.value)
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path):
@@ -171,3 +267,9 @@ def test_what_arrives_otherwise_is_noticed(hub: Hub, logged_in: str, folder: Pat
 def test_a_private_repository(hub: Hub, logged_in: str, folder: Path):
     push(plan(folder, HERE, "mit"), private=True)
     assert hub.repositories[HERE].private
+    hub.repositories[HERE].private = False
+    before = dict(hub.repositories[HERE].files)
+    (folder / "secret.txt").write_text("x")
+    with pytest.raises(UsageError, match="me/tiny is public already; make it private on its settings page first"):
+        push(plan(folder, HERE), private=True)
+    assert hub.repositories[HERE].files == before

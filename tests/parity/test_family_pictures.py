@@ -152,15 +152,21 @@ def test_inpainting_the_surroundings_of_a_mask_alone(folders: Callable[[str], Pa
     require_same(ours[0].image, theirs)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_two_control_nets(folders: Callable[[str], Path], family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("sd1", diffusers.StableDiffusionControlNetPipeline),
+        ("sd2", diffusers.StableDiffusionControlNetPipeline),
+        ("sdxl", diffusers.StableDiffusionXLControlNetPipeline),
+    ],
+)
+def test_two_control_nets(folders: Callable[[str], Path], family: str, kind: Any) -> None:
     nets = f"controlnet-{family}"
-    kinds = {"sd1": diffusers.StableDiffusionControlNetPipeline, "sdxl": diffusers.StableDiffusionXLControlNetPipeline}
     side = 8 * small(family, "unet")["sample_size"]
     hints = [picture(side, seed) for seed in (7, 8)]
     net = diffusers.ControlNetModel.from_pretrained(folders(nets))
     theirs = reference(
-        kinds[family],
+        kind,
         folders(family),
         parts={"controlnet": [net, net]},
         scheduler=diffusers.EulerDiscreteScheduler,
@@ -178,15 +184,24 @@ def test_two_control_nets(folders: Callable[[str], Path], family: str) -> None:
     require_same(ours[0].image, theirs)
 
 
-def test_a_tiny_autoencoder_in_place_of_the_models(folders: Callable[[str], Path]) -> None:
-    tiny = diffusers.AutoencoderTiny.from_pretrained(folders("taesd"))
+@pytest.mark.parametrize(
+    ("family", "name", "kind"),
+    [
+        ("sd1", "taesd", diffusers.StableDiffusionPipeline),
+        ("sdxl", "taesdxl", diffusers.StableDiffusionXLPipeline),
+    ],
+)
+def test_a_tiny_autoencoder_in_place_of_the_models(
+    folders: Callable[[str], Path], family: str, name: str, kind: Any
+) -> None:
+    tiny = diffusers.AutoencoderTiny.from_pretrained(folders(name))
     theirs = reference(
-        diffusers.StableDiffusionPipeline,
-        folders("sd1"),
+        kind,
+        folders(family),
         parts={"vae": tiny},
         scheduler=diffusers.EulerDiscreteScheduler,
         num_inference_steps=4,
         guidance_scale=3.0,
     )
-    ours = load(folders("sd1"), vae=folders("taesd"), dtype="float32")(PROMPT, seed=5, steps=4, guidance=3.0, **EULER)
+    ours = load(folders(family), vae=folders(name), dtype="float32")(PROMPT, seed=5, steps=4, guidance=3.0, **EULER)
     require_same(ours[0].image, theirs)

@@ -16,6 +16,7 @@ from diffusers import (
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 
 from fromnoise.checkpoints import Checkpoint, open_checkpoint
@@ -76,11 +77,12 @@ def test_diffusers_loads_the_single_file(tmp_path: Path, family: str):
         ("controlnet-sd2", ControlNetModel),
         ("controlnet-sdxl", ControlNetModel),
         ("vae", AutoencoderKL),
+        ("unet", UNet2DConditionModel),
     ],
 )
 def test_diffusers_loads_a_lone_part(tmp_path: Path, family: str, kind: type):
-    checkpoint = small("sd1" if family == "vae" else family)
-    part = "vae" if family == "vae" else "controlnet"
+    checkpoint = small("sd1" if family in ("vae", "unet") else family)
+    part = family if family in ("vae", "unet") else "controlnet"
     lone = Checkpoint(tmp_path, family, {part: checkpoint.parts[part]})
     write_folder(tmp_path / "part", lone)
     convert_checkpoint(tmp_path / "part", tmp_path / "x.safetensors")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fromnoise.cli.options import parse_interval
-from fromnoise.images.opening import open_image, read_picture, starting_picture
+from fromnoise.images.opening import open_image, read_picture, starting_picture, to_png
 from fromnoise.request import Control, Request
 from fromnoise.runtime.errors import UsageError
 
@@ -52,11 +52,20 @@ def parse_control(text: str) -> Wanted:
 def controlled(pipe: Pipeline, request: Request, wanted: list[Wanted]) -> Request:
     """The request that follows those pictures, each resized to the size to draw, which the first one may decide."""
     for each in wanted:
-        sized = request.init is None or request.mask is not None
-        size = request.size if sized else open_image(request.init or b"").size
-        png = starting_picture(read_picture(each.picture), pipe.size, pipe.multiple, size, str(each.picture))
+        png = _followed(pipe, request, each.picture)
         control = Control(each.model, png, each.weight, each.start, each.end)
         request = request.with_(controls=(*request.controls, control))
         if request.init is None:
             request = request.with_(size=open_image(png).size)
     return request
+
+
+def _followed(pipe: Pipeline, request: Request, path: Path) -> bytes:
+    """The picture to follow, at the size to draw; of a mask's surroundings alone, the same region of it."""
+    from fromnoise.pipeline.inpainting import Inpainting
+
+    region = request.mask is not None and request.mask_padding is not None
+    sized = request.init is None or (request.mask is not None and not region)
+    size = request.size if sized else open_image(request.init or b"").size
+    png = starting_picture(read_picture(path), pipe.size, pipe.multiple, size, str(path))
+    return to_png(Inpainting.of(request.with_(init=png)).shown()) if region else png

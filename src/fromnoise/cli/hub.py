@@ -112,7 +112,7 @@ def push(
     """Publish a model, an adapter or an embedding on the hub, and print its address.
 
     Of a training run's folder it is the result, recipe, log and sample pictures. Where there is no README.md, a model
-    card is written first: parts, training data, settings, figures, licence, sample pictures, as far as the files tell.
+    card is made: parts, training data, settings, figures, licence, sample pictures, as far as the files tell.
     Pickles are refused. Needs `hf auth login` or HF_TOKEN.
 
     For example:
@@ -180,7 +180,7 @@ def _show_plan(prepared: Plan) -> None:
     for name, path in prepared.files.items():
         print(f"{name}\t{path.stat().st_size}")
     if prepared.card is not None:
-        print(f"README.md\t{len(prepared.card.encode())}\twritten first:\n\n{prepared.card}")
+        print(f"README.md\t{len(prepared.card.encode())}\tmade for it:\n\n{prepared.card}")
     say(f"{len(prepared.files)} files, {_megabytes(prepared.size)}, for {prepared.repository}; nothing was sent")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from math import prod
@@ -85,6 +84,7 @@ def picture_facts(data: bytes, name: str) -> dict[str, Any]:
 def model_facts(path: Path) -> dict[str, Any]:
     """What a checkpoint in any layout holds, read without loading a weight; UsageError when it is none."""
     from fromnoise.checkpoints import open_checkpoint
+    from fromnoise.hub.pushing import card_licence
 
     checkpoint = open_checkpoint(path)
     parts = {name: _part_facts(part) for name, part in checkpoint.parts.items()}
@@ -93,7 +93,7 @@ def model_facts(path: Path) -> dict[str, Any]:
         "model": str(path.resolve()),
         "family": checkpoint.family,
         "prediction": checkpoint.scheduler.get("prediction_type"),
-        "licence": _licence(path / MODEL_CARD),
+        "licence": card_licence(path / MODEL_CARD),
         "bytes": sum(part["bytes"] for part in parts.values()),
         "parameters": sum(part["parameters"] for part in parts.values()),
         "parts": parts,
@@ -148,13 +148,6 @@ def _part_facts(part: Part) -> dict[str, Any]:
     }
 
 
-def _licence(card: Path) -> str | None:
-    """The `license` in the YAML head of a model card, if it has one."""
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    match = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", text)
-    return match[1] if match else None
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -169,8 +162,10 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     """Facts as aligned lines for a person; what is empty is left out."""
     said = [(key, text) for key, value in _flat(facts) if (text := _said(key, value))]
     width = max(len(key) for key, _ in said) + 2
+    whole = textwrap.TextWrapper(100, break_on_hyphens=False, break_long_words=False)  # so that paths stay in one piece
     for key, text in said:
-        yield from textwrap.wrap(text, 100, initial_indent=f"{key:<{width}}", subsequent_indent=" " * width)
+        whole.initial_indent, whole.subsequent_indent = f"{key:<{width}}", " " * width
+        yield from whole.wrap(text)
 
 
 def _flat(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:

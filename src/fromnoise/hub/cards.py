@@ -60,18 +60,27 @@ LEARNT = "pictures"
 ABSOLUTE = re.compile(r"(?:/|~|[A-Za-z]:[\\/]).*[\\/]([^\\/]+)[\\/]?")
 """A path that tells where somebody keeps things, and the name it ends in."""
 
+PART_FLAGS: Mapping[str, str] = MappingProxyType(
+    {"unet": "--unet {}", "vae": "--vae {}", "controlnet": "--control {}=picture.png"}
+)
+"""How the command line is given a part by itself."""
+
 FIGURES = "report.json"
 """What `fromnoise evaluate` writes."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a thing to publish: its parts with their sizes, what it learnt from, and settings by name."""
+    """What is known of a thing to publish: its parts with their sizes, what it learnt from, and settings by name.
+
+    `part` is the name of a part by itself, None for all else.
+    """
 
     kind: str
     rows: tuple[tuple[str, str], ...] = ()
     tags: tuple[str, ...] = ()
     token: str | None = None
+    part: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +99,7 @@ def facts_of(path: Path, files: Mapping[str, Path], data: str | None = None, rec
         raise FromnoiseError(f"{path} holds no model, adapter or embedding that fromnoise can load")
     recorded = _recorded(files, kind["metadata"], recipe)
     lines = (*([data] if data else []), *_data(kind["metadata"], recorded))
-    figures = dict(_flat(_read(files[FIGURES]))) if FIGURES in files else {}
+    figures = {name: _last(text) for name, text in _flat(_read(files[FIGURES]))} if FIGURES in files else {}
     return Facts(**kind, settings=_settings(recorded), figures=figures, data=lines, pictures=_samples(files))
 
 
@@ -121,12 +130,15 @@ def card(repository: str, licence: str, facts: Facts) -> str:
     """The README.md of a repository, with the head that the hub reads."""
     from huggingface_hub import ModelCardData
 
+    task = "text-to-image" if facts.part is None else None
+    tags = [tag for tag in ("stable-diffusion", task, "fromnoise", *facts.tags) if tag and tag != "model"]
+    base = facts.metadata.get("base_model")
     head = ModelCardData(
         license=licence,
         library_name="diffusers" if "model" in facts.tags else None,
-        pipeline_tag="text-to-image",
-        tags=["stable-diffusion", "text-to-image", "fromnoise", *(tag for tag in facts.tags if tag != "model")],
-        base_model=facts.metadata.get("base_model"),
+        pipeline_tag=task,
+        tags=tags,
+        base_model=base if base and not ABSOLUTE.fullmatch(base) else None,
     )
     return f"---\n{head.to_yaml()}\n---\n\n" + "\n".join(_body(repository, licence, facts)) + "\n"
 
@@ -134,8 +146,8 @@ def card(repository: str, licence: str, facts: Facts) -> str:
 def _body(repository: str, licence: str, facts: Facts) -> Iterator[str]:
     yield from (f"# {repository.partition('/')[2]}", "", f"{facts.kind}.", "")
     yield from _table(("part", "what"), facts.rows)
-    yield from ("## Use", "", "```sh", f"fromnoise pull {repository}", _command(repository, facts), "```", "")
-    stated = {words: facts.metadata.get(key, "") for key, words in TRAINED.items()}
+    yield from ("## Use", "", "```sh", f"fromnoise pull {repository}", *_command(repository, facts), "```", "")
+    stated = {words: _last(facts.metadata.get(key, "")) for key, words in TRAINED.items()}
     told = {words: text for words, text in stated.items() if text not in ("", "None")}
     yield from ("## Training data", "", *(facts.data or (UNKNOWN,)), "", "## Settings", "")
     yield from _table(("setting", "value"), {**facts.settings, **told}.items()) or [UNKNOWN, ""]
@@ -146,12 +158,16 @@ def _body(repository: str, licence: str, facts: Facts) -> Iterator[str]:
         yield from ("## Sample pictures", "", *(f"![{name}]({name})" for name in facts.pictures), "")
 
 
-def _command(repository: str, facts: Facts) -> str:
+def _command(repository: str, facts: Facts) -> Iterator[str]:
+    """How to draw with it; nothing for a part that the command line can't be given by itself."""
     if "lora" in facts.tags:
-        return f'fromnoise "a picture" --lora {repository}:0.8'
-    if facts.token:
-        return f'fromnoise "a picture of {facts.token}" --embedding {repository}'
-    return f'fromnoise "a picture" --model {repository}'
+        yield f'fromnoise "a picture" --lora {repository}:0.8'
+    elif facts.token:
+        yield f'fromnoise "a picture of {facts.token}" --embedding {repository}'
+    elif facts.part is None:
+        yield f'fromnoise "a picture" --model {repository}'
+    elif facts.part in PART_FLAGS:
+        yield f'fromnoise "a picture" --model MODEL {PART_FLAGS[facts.part].format(repository)}'
 
 
 def _data(metadata: Mapping[str, str], recorded: Mapping[str, Any]) -> Iterator[str]:
@@ -208,8 +224,10 @@ def _model(path: Path) -> dict[str, Any] | None:
     for name, part in checkpoint.parts.items():
         count = sum(_product(each.shape) for each in part.tensors.values())
         rows.append((name, f"{part.class_name}, {count / 1e6:.2f} M parameters, {str(part.dtype).partition('.')[2]}"))
-    kind = f"A Stable Diffusion of the family {checkpoint.family}" if not checkpoint.is_lone else "A part by itself"
-    return {"kind": kind, "rows": tuple(rows), "tags": ("model",), "metadata": dict(checkpoint.metadata)}
+    part = next(iter(checkpoint.parts)) if checkpoint.is_lone else None
+    kind = "A part by itself" if part else f"A Stable Diffusion of the family {checkpoint.family}"
+    tags = ("model", "controlnet") if part == "controlnet" else ("model",)
+    return {"kind": kind, "rows": tuple(rows), "tags": tags, "part": part, "metadata": dict(checkpoint.metadata)}
 
 
 def _adapter(path: Path) -> dict[str, Any] | None:

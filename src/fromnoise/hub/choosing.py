@@ -87,6 +87,8 @@ def _root(files: Sequence[str], variant: str | None) -> list[str]:
     for ending in SINGLE:
         lone = [file for file in files if file.endswith(ending)]
         if len(lone) == 1:
+            if variant and f".{variant}." not in lone[0]:
+                note(f"it has no {variant} weights; taking {lone[0]}")
             return lone
         if lone:
             raise UsageError(f"it has several models; choose one with --file: {_some(lone)}")

@@ -40,12 +40,13 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """One commit of a repository, as the hub tells it."""
+    """One commit of a repository, as the hub tells it. `private` is None where it doesn't say."""
 
     repository: str
     commit: str
     files: Mapping[str, Listed]
     licence: str | None
+    private: bool | None = None
 
     @property
     def size(self) -> int:
@@ -70,13 +71,18 @@ def listing(repository: str, revision: str = MAIN) -> Listing:
         info = api().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
     files = [_listed(repository, each) for each in info.siblings or ()]
     commit = _hexadecimal(str(info.sha))
-    return Listing(repository, commit, MappingProxyType({each.name: each for each in files}), _licence(info))
+    held = MappingProxyType({each.name: each for each in files})
+    return Listing(repository, commit, held, _licence(info), info.private)
 
 
 @contextmanager
 def clear(repository: str, revision: str = MAIN) -> Iterator[None]:
     """Turn whatever the client raises inside into an error of ours, without the client's own words or traceback."""
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # the client's HTTP library, whichever it is
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,  # the client's HTTP library, whichever it is
+        OfflineModeIsEnabled,
+    )
 
     try:
         yield
@@ -84,6 +90,10 @@ def clear(repository: str, revision: str = MAIN) -> Iterator[None]:
         raise UnreachableError("offline mode is on; unset HF_HUB_OFFLINE to ask the hub") from None
     except HTTPError as error:
         raise _told(error, repository, revision) from None
+    except HFValidationError:
+        raise UsageError(f"{repository!r} is no name on the hub; it looks like owner/name") from None
+    except ValueError:
+        raise UsageError("HF_ENDPOINT or HF_TOKEN can't be used; check what they are set to") from None
 
 
 def endpoint() -> str:

@@ -9,14 +9,21 @@ from fromnoise.runtime.errors import UsageError
 
 MAIN = "main"
 
+LONGEST = 96
+"""Characters that the hub lets an owner's or a repository's name have."""
+
 _WORD = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
-_NAME = re.compile(rf"(?P<owner>{_WORD})/(?P<name>{_WORD})(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?", re.ASCII)
+_AT = r"refs/pr/\d+|[\w.-]+"
+_NAME = re.compile(rf"(?P<owner>{_WORD})/(?P<name>{_WORD})(?:@(?P<revision>{_AT}))?(?:/(?P<file>.+))?", re.ASCII)
 _REVISION = re.compile(r"\w[\w./-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Name:
-    """A repository, a revision of it, and perhaps one file in it."""
+    """A repository, a revision of it, and perhaps one file in it.
+
+    Spelt as text, a revision may have slashes only when it is a pull request's, as refs/pr/1.
+    """
 
     repository: str
     revision: str = MAIN
@@ -31,6 +38,8 @@ def parse_name(text: str) -> Name | None:
     """The name that `text` spells; None when it is none, as a path that starts with a dot, slash or tilde."""
     match = _NAME.fullmatch(text)
     if match is None or any(bad in text for bad in ("--", "..", "\\")):
+        return None
+    if max(len(match["owner"]), len(match["name"])) > LONGEST or match["name"].endswith(".git"):
         return None
     return Name(f"{match['owner']}/{match['name']}", match["revision"] or MAIN, match["file"])
 

@@ -81,11 +81,12 @@ def pull(
     Raises UnreachableError when the hub can't be asked and nothing is here, UsageError for a name, revision or pattern
     that the hub does not have, FromnoiseError for a gated repository, a full disk or bytes other than promised.
     """
+    patterns = [*patterns, *([name.file] if name.file else [])]
     try:
         listed = listing(name.repository, name.revision)
     except UnreachableError as error:
-        return _already(name, patterns, error)
-    wanted = _wanted(listed, [*patterns, *([name.file] if name.file else [])], variant)
+        return _already(name, patterns, variant, error)
+    wanted = _wanted(listed, patterns, variant)
     tally = _Tally(wanted.size, show)
     home = repository_folder(name.repository)
     _require_room(home, wanted)
@@ -95,12 +96,17 @@ def pull(
     return Fetched(here, wanted.size, tally.fetched, listed.licence)
 
 
-def _already(name: Name, patterns: Sequence[str], error: UnreachableError) -> Fetched:
+def _already(name: Name, patterns: Sequence[str], variant: str | None, error: UnreachableError) -> Fetched:
     """What is here without asking the hub; the error, with what to do, when it is not enough."""
     here = pulled(name)
     if here is None:
         raise UnreachableError(f"{name} is not here yet, and {error}") from None
-    names = matching(here.files, patterns) if patterns else list(here.files)
+    try:
+        names = matching(here.files, patterns) if patterns else chosen(here.files, variant)
+        if variant and not patterns and not any(f".{variant}." in each for each in names):
+            raise UsageError(f"no {variant} weights")
+    except UsageError as lacking:
+        raise UnreachableError(f"not all of {name} is here yet ({lacking}), and {error}") from None
     return Fetched(here, sum(here.files[each].stat().st_size for each in names), checked=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -13,7 +14,7 @@ from fromnoise.adapters import Adapted, Use, adapter_hash, find_adapter, names_i
 from fromnoise.hub import found
 from fromnoise.pipeline.fast import TINY, fast_lora, tiny_weights
 from fromnoise.request import AdapterHash, Lora, Request
-from fromnoise.runtime.errors import UsageError
+from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import file_state
 from fromnoise.text import read
 
@@ -87,8 +88,7 @@ class Wardrobe:
         """The hashes of all adapters that a request uses, each under its file's name. UsageError for a missing one."""
         used = [("lora", self.file(each.path)) for each in self.loras(request)]
         used += [("embedding", self.file(each)) for each in request.embeddings]
-        controls = (found(each.model) for each in request.controls if Path(each.model).expanduser().exists())
-        used += [("control", each) for each in controls]
+        used += [("control", file) for each in request.controls if (file := _if_there(each.model))]
         tiny = tiny_weights(self.model) if request.fast else None
         vae = self.vae or (tiny and (TINY, tiny))
         return (*(_hash(kind, path) for kind, path in used), *([_hash("vae", vae[1], vae[0])] if vae else []))
@@ -96,6 +96,14 @@ class Wardrobe:
     def _made(self, loras: tuple[Lora, ...], embeddings: tuple[str, ...]) -> Adapted:
         uses = [Use(read_adapter(self.file(each.path)), each.weight, each.text) for each in loras]
         return Adapted(self.modules, uses, [read_embedding(self.file(each)) for each in embeddings])
+
+
+def _if_there(model: str) -> Path | None:
+    """Where a ControlNet is, whose name need not be one that is here: a picture of elsewhere may call it."""
+    with suppress(FromnoiseError):
+        file = found(model)
+        return file if file.exists() else None
+    return None
 
 
 def _hash(kind: str, path: Path, name: str | None = None) -> AdapterHash:

@@ -45,6 +45,7 @@ from fromnoise.pipeline.starting import (
     begin_again,
     kept,
     picture_tensor,
+    require_controls,
     require_going_on,
     singles,
     source,
@@ -385,9 +386,7 @@ class Pipeline:
             Inpainting.of(request)
         elif request.init is not None and self._init_size(request) != size:
             raise UsageError(f"the picture to start from is {self._init_size(request)}, not {size}; resize it first")
-        for control in request.controls:
-            if control.model not in self.controls:
-                raise UsageError(f"the ControlNet {control.model} isn't loaded; name it when the model is loaded")
+        require_controls(request, size, self.controls)
 
     def _init_size(self, request: Request) -> tuple[int, int] | None:
         return None if request.init is None else open_picture(request.init).size

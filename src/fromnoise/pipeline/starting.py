@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -63,6 +63,16 @@ def require_going_on(request: Request, start: Step, x: Tensor, steps: int) -> No
         raise UsageError(f"the step to go on from is number {start.index}, and the request has {steps}; ask for more")
     if not fits(str(request.sampler), start, steps):
         raise UsageError(f"the step to go on from isn't {request.sampler}'s; give the request that it was made by")
+
+
+def require_controls(request: Request, size: tuple[int, int], loaded: Container[str]) -> None:
+    """UsageError for a ControlNet that isn't loaded, or whose picture isn't of the size to draw."""
+    upscaled = request.init is not None and request.hires is not None  # only then its pictures are fitted later
+    for control in request.controls:
+        if control.model not in loaded:
+            raise UsageError(f"the ControlNet {control.model} isn't loaded; name it when the model is loaded")
+        if not upscaled and (theirs := open_picture(control.picture).size) != size:
+            raise UsageError(f"the picture that {control.model} follows is {theirs}, not {size}; resize it first")
 
 
 def singles(request: Request) -> list[Request]:
