@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fromnoise as fn
+from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.folder import save_module
 from fromnoise.checkpoints.model_folder import write_folder
@@ -20,10 +22,11 @@ from fromnoise.engines import eager
 from fromnoise.images.opening import to_png
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.clip_text import ClipText
+from fromnoise.models.controlnet import ControlNet
 from fromnoise.models.unet import UNet
 from fromnoise.pipeline import loading
 from tests.checkpoints.samples import small
-from tests.tiny import AUTOENCODER, TEXT, UNET, write_model, write_tokenizer
+from tests.tiny import AUTOENCODER, CONTROLNET, TEXT, UNET, write_model, write_tokenizer
 
 SAID = {"seed": 3, "steps": 3, "sampler": "euler"}
 
@@ -109,6 +112,21 @@ def test_parts_of_other_models_are_one_line(tiny_model: Path, tmp_path: Path) ->
     shutil.copytree(tiny_model / "vae", tmp_path / "model" / "unet", dirs_exist_ok=True)
     with pytest.raises(fn.FromnoiseError, match="is of the class AutoencoderKL, which can't be a unet"):
         fn.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("change", [{"cross_attention_dim": 48}, {"in_channels": 8}, {"block_out_channels": (32, 32)}])
+def test_a_control_net_for_another_family_is_one_line(tiny_model: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    save_module(tmp_path / "right", ControlNet(CONTROLNET), "ControlNetModel")
+    assert fn.load(tiny_model, controls=[tmp_path / "right"]).controls
+    save_module(tmp_path / "wrong", ControlNet(replace(CONTROLNET, **change)), "ControlNetModel")
+    with pytest.raises(fn.FromnoiseError, match=rf"^the ControlNet {tmp_path}/wrong[^\n]* is for another family than"):
+        fn.load(tiny_model, controls=[tmp_path / "wrong"])
+
+
+def test_an_int8_unet_can_be_replaced_by_an_ordinary_one(tiny_model: Path) -> None:
+    mine, own = (open_checkpoint(tiny_model).parts["unet"] for _ in range(2))
+    own = replace(own, config={**own.config, "quantization_config": {"quant_method": "fromnoise-int8"}})
+    assert mine.instead_of(own).config == mine.config
 
 
 @pytest.mark.parametrize("said", [True, False])

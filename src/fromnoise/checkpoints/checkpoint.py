@@ -45,6 +45,10 @@ PARTS = frozenset(part for _, part in CLASSES.values())
 """What parts are called."""
 
 
+UNKNOWABLE = ("scaling_factor", "sample_size", "force_upcast")
+"""Fields that a part's weights do not show; where it replaces another's, that one's hold."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One network of a checkpoint. `config` is its diffusers or transformers JSON.
@@ -79,8 +83,9 @@ class Part:
 
         A lone autoencoder does not show its scaling factor, and so takes that of the one that it replaces.
         """
+        known = {name: other.config[name] for name in UNKNOWABLE if name in other.config}
         same_kind = self.class_name == other.class_name
-        return replace(self, name=other.name, config={**(other.config if same_kind else {}), **self.config})
+        return replace(self, name=other.name, config={**(known if same_kind else {}), **self.config})
 
     def load_into(
         self,

@@ -15,6 +15,7 @@ from fromnoise.checkpoints.checkpoint import (
     CLASS,
     PIPELINE_FIELDS,
     SCHEDULER_FIELDS,
+    UNKNOWABLE,
     Checkpoint,
     class_of,
     require_kinds,
@@ -41,9 +42,6 @@ OWN = "fromnoise.checkpoint"
 
 DIGEST = "fromnoise.sha256"
 """The SHA-256 of that statement: a wrong scaling factor would not show otherwise."""
-
-UNKNOWABLE = ("scaling_factor", "sample_size", "force_upcast")
-"""Fields that an autoencoder's weights do not show; where it replaces another's, that one's hold."""
 
 ZERO_SNR = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
 """What the mark `ztsnr` in a file means for its scheduler (Lin et al. 2023)."""

@@ -9,6 +9,7 @@ from fromnoise.checkpoints import Part
 from fromnoise.checkpoints.building import read_config
 from fromnoise.models.autoencoder import AutoencoderConfig
 from fromnoise.models.clip_text import TextConfig
+from fromnoise.models.controlnet import ControlNetConfig
 from fromnoise.models.tiny_autoencoder import TinyAutoencoderConfig
 from fromnoise.models.unet import UNetConfig
 from fromnoise.runtime.errors import FromnoiseError
@@ -34,6 +35,14 @@ def require_agreeing(parts: Mapping[str, Part]) -> None:
             f"{parts['unet'].source} reads words of width {unet.cross_attention_dim}, which are {width} wide in "
             f"{sources}; use parts of one family"
         )
+
+
+def require_steerable(unet: Part, control: Part) -> None:
+    """FromnoiseError naming the file unless a ControlNet was made for networks like this U-Net."""
+    mine, its = _config(unet, UNetConfig), _config(control, ControlNetConfig)
+    alike = ("block_out_channels", "cross_attention_dim", "addition_embed_type")
+    if mine.out_channels != its.in_channels or any(getattr(mine, name) != getattr(its, name) for name in alike):
+        raise FromnoiseError(f"the ControlNet {control.source} is for another family than {unet.source}")
 
 
 def require_readable(tokenizer: Tokenizer, part: Part) -> None:

@@ -19,7 +19,7 @@ from fromnoise.engines.eager import LARGE, pack, pack_numbers, pays, prepare
 from fromnoise.engines.names import AUTO, EAGER, INT8
 from fromnoise.hub import found
 from fromnoise.nn.eight_bit import plain_layers, supported
-from fromnoise.pipeline.agreeing import require_agreeing, require_readable
+from fromnoise.pipeline.agreeing import require_agreeing, require_readable, require_steerable
 from fromnoise.pipeline.drawing import Pipeline
 from fromnoise.pipeline.scheduler import HABITS, Habits, Scheduler
 from fromnoise.pipeline.turns import Turns
@@ -32,6 +32,7 @@ from fromnoise.text import PromptEncoder, TextEncoder
 from fromnoise.text.conditioning import READINGS
 
 NEEDED = ("unet", "vae", "text_encoder")
+FLAGS = {"unet": "--unet", "vae": "--vae", "controlnet": "--control"}
 TEXTS = (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"))
 
 
@@ -66,11 +67,14 @@ def load(
     path = EMBEDDED_MODEL if model is None else found(model)
     checkpoint = open_checkpoint(path, prediction=prediction)
     if missing := [name for name in NEEDED if name not in checkpoint.parts]:
-        raise UsageError(f"{path} has no {missing[0]}, so it can't draw by itself; use it with --{_only(checkpoint)}")
+        raise UsageError(f"{path} has no {missing[0]}, so it can't draw by itself{_use(checkpoint)}")
     others = {name: open_checkpoint(found(other)) for name, other in (("unet", unet), ("vae", vae)) if other}
     replaced = {name: _taken(name, other).instead_of(checkpoint.parts[name]) for name, other in others.items()}
     parts = {**checkpoint.parts, **replaced}
     require_agreeing(parts)
+    steering = {str(each): _taken("controlnet", open_checkpoint(found(each))) for each in controls}
+    for control in steering.values():
+        require_steerable(parts["unet"], control)
     if prediction is None and "unet" in others:
         prediction = others["unet"].scheduler.get("prediction_type")
     where = pick_device(device)
@@ -99,7 +103,7 @@ def load(
         autoencoder=built(parts["vae"]),
         scheduler=Scheduler.from_json(checkpoint.scheduler, prediction),
         habits=HABITS.get(checkpoint.family, Habits()),
-        controls={str(each): loaded(_taken("controlnet", open_checkpoint(found(each)))) for each in controls},
+        controls={name: loaded(control) for name, control in steering.items()},
         path=path,
         source=parts["unet"].source,
         wildcards=None if wildcards is None else _folder(wildcards),
@@ -212,5 +216,7 @@ def _folder(path: str | Path) -> Path:
     return folder
 
 
-def _only(checkpoint: Checkpoint) -> str:
-    return next(iter(checkpoint.parts), "model")
+def _use(checkpoint: Checkpoint) -> str:
+    """What a checkpoint that is one part is good for."""
+    flag = next((FLAGS[name] for name in checkpoint.parts if name in FLAGS), None)
+    return f"; use it with {flag}" if flag else ""
