@@ -108,6 +108,30 @@ def test_push_and_its_rehearsal(run: Run, hub: Hub, logged_in: str, tiny_model: 
     assert is_one_line(run("push", folder, "me/tiny@v1"), 2, "publish to me/tiny")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("info",),
+        ("models",),
+        ("pull", "me/x"),
+        ("push", "model", "me/x", "--licence", "mit"),
+        ("push", "model", "me/x", "--licence", "mit", "--dry-run"),
+        ("a wolf", "--model", "me/x"),
+    ],
+)
+def test_an_endpoint_that_is_none(tiny_model: Path, tmp_path: Path, command: tuple[str, ...]):
+    """In a process of its own: the client reads it once."""
+    import shutil
+
+    shutil.copytree(tiny_model, tmp_path / "model")
+    environment = {**os.environ, "HF_ENDPOINT": "http://me:secret@[bad", "HF_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "fromnoise", *command], env=environment, cwd=tmp_path, capture_output=True, check=False
+    )
+    told = "error: HF_ENDPOINT or HF_TOKEN can't be used; check what they are set to\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", told)
+
+
 def test_models(run: Run, hub: Hub):
     hub.repositories["a/lora"] = Repository({"wolf.safetensors": b"w" * LARGE}, "mit")
     place = run("pull", "a/lora").paths[0]

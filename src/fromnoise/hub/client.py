@@ -56,6 +56,7 @@ class Listing:
 
 def api() -> HfApi:
     """The client, asking the endpoint that HF_ENDPOINT names."""
+    require_client()
     from huggingface_hub import HfApi
 
     return HfApi(library_name="fromnoise")
@@ -94,6 +95,12 @@ def clear(repository: str, revision: str = MAIN) -> Iterator[None]:
         raise UsageError(f"{repository!r} is no name on the hub; it looks like owner/name") from None
     except ValueError:
         raise UsageError("HF_ENDPOINT or HF_TOKEN can't be used; check what they are set to") from None
+
+
+def require_client() -> None:
+    """UsageError where the client can't be imported, since it reads HF_ENDPOINT then and that is no address."""
+    with clear(""):
+        import huggingface_hub.constants  # noqa: F401
 
 
 def endpoint() -> str:

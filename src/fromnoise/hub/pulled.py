@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fromnoise.hub.client import require_client
 from fromnoise.hub.names import MAIN, Name, parse_name
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 
@@ -49,6 +50,7 @@ class Pulled:
 
 def cache_root() -> Path:
     """Where the hub client keeps what it fetched (HF_HUB_CACHE, HF_HOME)."""
+    require_client()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fromnoise.hub.cards import Facts, card, facts_of
-from fromnoise.hub.client import LOGIN, Listing, api, clear, licence_text, listing
+from fromnoise.hub.client import LOGIN, Listing, api, clear, licence_text, listing, require_client
 from fromnoise.hub.contents import CARD, RECIPE, contents, is_run, left_out, result, story
 from fromnoise.hub.hashing import digest
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.log import note
+from fromnoise.runtime.log import note, warn
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -68,6 +68,7 @@ def plan(
     damaged file and for what is no model, adapter or embedding.
     """
     files = {**(story(run) if run else {}), **contents(source)}
+    require_client()
     _require_safe(files)
     facts = facts_of(result(source) if is_run(source) else source, files, data, _recipe_above(source))
     known = _licence(source, licence)
@@ -107,7 +108,7 @@ def _tell(source: Path, files: dict[str, Path], facts: Facts, data: str | None, 
     if data and own and data not in own:
         note(f"{CARD} is there already; write there what --data says")
     if others := set(NAMED.findall(own)) - {repository}:
-        note(f"{CARD} tells to pull {', '.join(sorted(others))}, not {repository}; change it if that is a mistake")
+        warn(f"{CARD} tells to pull {', '.join(sorted(others))}, not {repository}; change it if that is a mistake")
 
 
 def push(prepared: Plan, *, private: bool = False) -> str:
@@ -207,6 +208,7 @@ def _in_metadata(path: Path) -> str | None:
 
 def card_licence(path: Path) -> str | None:
     """The licence that a model card states; None when it states none, or its head can't be read."""
+    require_client()
     from huggingface_hub import metadata_load
 
     try:
