@@ -37,11 +37,11 @@ class TinyAutoencoderRecipe:
     autoencoder: str = str(EMBEDDED_MODEL)
     init: str | None = None
     varied: float = 0.2
-    steps: int = 9_500
+    steps: int = 7_200
     batch: int = 4
     rate: float = 8e-4
     warmup: int = 100
-    decay_at: int | None = 4_000
+    decay_at: int | None = 3_000
     edges: float = 0.5
     average: int = 300
     seed: int = 0
