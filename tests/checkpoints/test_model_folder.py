@@ -16,6 +16,7 @@ from fromnoise.checkpoints.building import build
 from fromnoise.checkpoints.checkpoint import class_of
 from fromnoise.checkpoints.convert import convert_checkpoint
 from fromnoise.checkpoints.model_folder import write_folder
+from fromnoise.checkpoints.tokenizers import read_texts
 from fromnoise.models.published import FAMILIES
 from fromnoise.pipeline import load
 from fromnoise.runtime.errors import FromnoiseError, UsageError
@@ -131,6 +132,17 @@ def test_a_vocabulary_in_one_file(model: Path):
     assert own is not None
     assert len(Tokenizer.read(own).vocabulary) == 49409
     assert Tokenizer.read(own).merges == Tokenizer.clip().merges
+    added = [{"id": 49407, "content": "<|endoftext|>", "special": True}, {"id": 49408, "content": "<cat>"}]
+    (folder / "tokenizer.json").write_text(json.dumps({**whole, "added_tokens": added}))
+    kept = model.parent / "kept"
+    kept.mkdir()
+    for name, text in read_texts(folder).items():
+        (kept / name).write_text(text)
+    ids = [Tokenizer.read(each).encode(["a <cat>"])[0].tolist() for each in (kept, folder)]
+    assert ids[0] == ids[1] and 49408 in ids[0]
+    (folder / "tokenizer.json").write_text(json.dumps({**whole, "added_tokens": [{"content": "<cat>"}]}))
+    with pytest.raises(FromnoiseError, match=r"tokenizer.json has added tokens that can't be"):
+        read_texts(folder)
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(FromnoiseError, match=r"tokenizer.json holds no vocabulary"):
         load(model)

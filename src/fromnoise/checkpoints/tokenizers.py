@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fromnoise.checkpoints.checkpoint import Checkpoint
     from fromnoise.text.tokenizer import Tokenizer
 
-VOCABULARY, MERGES = "vocab.json", "merges.txt"
-FILES = (VOCABULARY, MERGES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
+FILES = (VOCABULARY, MERGES, "tokenizer_config.json", "special_tokens_map.json", ADDED)
 """What a tokenizer of CLIP's format consists of; the first two are never missing."""
 
 Texts = Mapping[str, str]
@@ -42,11 +42,12 @@ def read_texts(folder: Path) -> dict[str, str]:
         texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
     except (OSError, ValueError) as error:
         raise FromnoiseError(f"{folder} can't be read: {error}") from error
-    if VOCABULARY in texts:
-        return texts
-    from fromnoise.text.tokenizer import read_vocabulary
+    from fromnoise.text.tokenizer import added_in_whole, read_vocabulary
 
-    return {**_written(*read_vocabulary(folder)), **texts}
+    added = added_in_whole(folder)
+    if added and ADDED not in texts:
+        texts[ADDED] = json.dumps(added, ensure_ascii=False)
+    return texts if VOCABULARY in texts else {**_written(*read_vocabulary(folder)), **texts}
 
 
 def tokenizer_of(checkpoint: Checkpoint, name: str) -> Tokenizer:

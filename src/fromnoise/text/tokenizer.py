@@ -205,6 +205,15 @@ def _added(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
     return {int(id): AddedToken(**{k: v for k, v in each.items() if k in known}) for id, each in fields.items()}
 
 
+def added_in_whole(folder: Path) -> dict[str, int]:
+    """The tokens that a `tokenizer.json` adds, by what they are, beside the marks of the start and the end."""
+    whole = _json(folder / "tokenizer.json", {}).get("added_tokens") or []
+    try:
+        return {each["content"]: int(each["id"]) for each in whole if not each.get("special")}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise FromnoiseError(f"{folder / 'tokenizer.json'} has added tokens that can't be ({error!r})") from error
+
+
 def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
     if default is not None and not path.exists():
         return default
