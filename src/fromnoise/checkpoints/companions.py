@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fromnoise.runtime.errors import FromnoiseError
+from fromnoise.runtime.paths import FEW_STEPS, TINY
 
-TUNABLE = ("fast.safetensors", "vae_tiny")
-"""What still serves a model whose weights changed: a LoRA for few steps, and a tiny autoencoder."""
+TUNABLE = (FEW_STEPS, TINY)
+"""What still serves a model whose weights changed."""
 
 COMPANIONS = ("README.md", "concepts.json", "concepts.safetensors", *TUNABLE)
 """All that there may be: its card and what it knows, too."""

@@ -10,7 +10,7 @@ from fromnoise.checkpoints.companions import COMPANIONS
 from fromnoise.checkpoints.folder import read_json
 from fromnoise.checkpoints.model_folder import EXTRAS, MODEL_INDEX
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.paths import require_writable
+from fromnoise.runtime.paths import TINY, require_writable
 
 SINGLE = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -21,7 +21,7 @@ OWN_FILES = frozenset({MODEL_INDEX, EXTRAS, ".gitattributes", *COMPANIONS})
 """What stands beside the parts of a model's folder; all of it is replaced with the model."""
 
 OTHER_FOLDERS = frozenset(
-    {"scheduler", "tokenizer", "tokenizer_2", "feature_extractor", "safety_checker", "image_encoder", "vae_tiny"}
+    {"scheduler", "tokenizer", "tokenizer_2", "feature_extractor", "safety_checker", "image_encoder", TINY}
 )
 
 PART_ENDINGS = (".json", SINGLE, ".bin")

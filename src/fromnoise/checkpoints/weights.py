@@ -68,9 +68,19 @@ def find_weights(folder: Path) -> Weights:
 
     Raises FromnoiseError naming what was looked for when there are none.
     """
+    path, read = _found(folder)
+    return read(path)
+
+
+def weights_file(folder: Path) -> Path:
+    """The file, or the index of shards, that `find_weights` would open."""
+    return _found(folder)[0]
+
+
+def _found(folder: Path) -> tuple[Path, Callable[[Path], Weights]]:
     for path, read in _candidates(folder):
         if path.is_file():
-            return read(path)
+            return path, read
     names = ", ".join(f"{stem}{ENDINGS[0]}" for stem in STEMS[:2])
     raise FromnoiseError(f"{folder} has no weights ({names} or variants of them)")
 

@@ -14,6 +14,7 @@ from fromnoise.cli import learning
 from fromnoise.cli.console import progress, training_progress
 from fromnoise.cli.merge import LoraLayout
 from fromnoise.cli.options import shared_flags
+from fromnoise.runtime.paths import FEW_STEPS
 
 if TYPE_CHECKING:
     from fromnoise.training.tuning.running import Result
@@ -329,7 +330,7 @@ def distill(
         rank=rank, init=init and str(init), layout=layout and layout.value,
     )  # fmt: skip
     run = asked.run or Path("runs") / "distill"
-    place = _place(output, run / "fast.safetensors", asked, require_free)
+    place = _place(output, run / FEW_STEPS, asked, require_free)
     with progress("the teacher's drawings") as told, training_progress("distilling") as show:
         _tell(train(prompts or [], run, recipe, place, resume=asked.resume, told=told, show=show))
 

@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
+from fromnoise.runtime.paths import FEW_STEPS, TINY
 
-PARTS = ("unet", "vae", "vae_tiny", "text_encoder", "text_encoder_2", "controlnet")
+PARTS = ("unet", "vae", TINY, "text_encoder", "text_encoder_2", "controlnet")
 BESIDE = ("tokenizer", "tokenizer_2", "scheduler")
 """Folders without weights that drawing reads, whole."""
 
@@ -29,9 +30,6 @@ ADAPTERS = (
     ("pytorch_lora_weights.bin",),
 )
 """Names that other tools publish adapters under, with what belongs to each; the first that is there is taken."""
-
-FEW_STEPS = "fast.safetensors"
-"""The LoRA of a folder of ours that makes its model draw in a few steps."""
 
 PAPERS = ("README*", "LICENSE*", "LICENCE*", "NOTICE*", "concepts.*")
 SINGLE = (".safetensors", ".ckpt", ".pt")

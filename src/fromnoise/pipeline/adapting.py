@@ -12,10 +12,10 @@ from torch import nn
 
 from fromnoise.adapters import Adapted, Use, adapter_hash, find_adapter, names_in, read_adapter, read_embedding
 from fromnoise.hub import found
-from fromnoise.pipeline.fast import TINY, fast_lora, tiny_weights
+from fromnoise.pipeline.fast import fast_lora, tiny_weights
 from fromnoise.request import AdapterHash, Lora, Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.paths import file_state
+from fromnoise.runtime.paths import TINY, file_state
 from fromnoise.text import read
 
 KEPT = 2

@@ -14,12 +14,12 @@ import torch
 
 from fromnoise.checkpoints import open_checkpoint
 from fromnoise.checkpoints.building import build
-from fromnoise.checkpoints.weights import find_weights, open_weights
+from fromnoise.checkpoints.weights import open_weights, weights_file
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder
 from fromnoise.pipeline.scheduler import Habits
 from fromnoise.runtime.errors import FromnoiseError, UsageError
-from fromnoise.runtime.paths import file_state
+from fromnoise.runtime.paths import FEW_STEPS, TINY, file_state
 
 SETTINGS = "fromnoise.fast"
 """The key in a LoRA's metadata whose value is a JSON object of these fields."""
@@ -27,17 +27,11 @@ SETTINGS = "fromnoise.fast"
 FIELDS = ("steps", "guidance", "sampler", "schedule")
 """What of a Request such a LoRA was made for."""
 
-FILE = "fast.safetensors"
-"""In a model's folder; beside a model's file, the file's own name with this for its ending."""
-
-TINY = "vae_tiny"
-"""In a model's folder: what decodes its fast drawings, in diffusers' layout."""
-
 
 def tiny_weights(model: Path | None) -> Path | None:
     """The file of the model's tiny autoencoder, if it has one."""
     folder = None if model is None else model / TINY
-    return find_weights(folder).path if folder and folder.is_dir() else None
+    return weights_file(folder) if folder and folder.is_dir() else None
 
 
 def tiny_autoencoder(
@@ -51,21 +45,24 @@ def tiny_autoencoder(
         return None
     part = open_checkpoint(model / TINY).parts["vae"]
     module = build(part.config).eval().requires_grad_(False)
-    if not isinstance(module, TinyAutoencoder) or latents_of(module) != latents_of(large):
+    if not isinstance(module, TinyAutoencoder) or _latents(module) != _latents(large):
         raise FromnoiseError(f"{model / TINY} doesn't fit this model's latents; remove it, or train one for them")
     part.load_into(module, dtype, device)
     return module
 
 
-def latents_of(autoencoder: Autoencoder | TinyAutoencoder) -> tuple[int, int]:
+def _latents(autoencoder: Autoencoder | TinyAutoencoder) -> tuple[int, int]:
     """Channels, and how many pixels one is wide."""
     return autoencoder.config.latent_channels, autoencoder.config.factor
 
 
 def fast_lora(model: Path | None) -> Path:
-    """Where the model's few-step LoRA lies; UsageError saying how to get one where there is none."""
+    """Where the model's few-step LoRA lies: in its folder, or beside its file, whose name it has then.
+
+    UsageError saying how to get one where there is none.
+    """
     if model is not None:
-        place = model / FILE if model.is_dir() else model.with_suffix(f".{FILE}")
+        place = model / FEW_STEPS if model.is_dir() else model.with_suffix(f".{FEW_STEPS}")
         if place.is_file():
             return place
         advice = f"make one with: fromnoise train distill PROMPTS --model {model} -o {place}"

@@ -16,6 +16,12 @@ PACKAGE = Path(__file__).resolve().parent.parent
 EMBEDDED_MODEL = PACKAGE / "model"
 JUDGE = PACKAGE / "evaluation" / "judge"
 
+FEW_STEPS = "fast.safetensors"
+"""In a model's folder: the LoRA that makes it draw in a few steps."""
+
+TINY = "vae_tiny"
+"""In a model's folder: the tiny autoencoder that decodes such drawings, in diffusers' layout."""
+
 
 class NameTakenError(UsageError):
     """There is a file of this name already."""

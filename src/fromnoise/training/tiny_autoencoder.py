@@ -15,7 +15,7 @@ from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from fromnoise.runtime.device import channels_last
 from fromnoise.runtime.log import note
-from fromnoise.runtime.paths import EMBEDDED_MODEL
+from fromnoise.runtime.paths import EMBEDDED_MODEL, TINY
 from fromnoise.training.autoencoder import pixel_loss, psnr, to_model_range
 from fromnoise.training.callbacks import Averages, LearningRate
 from fromnoise.training.denoiser import latents_of, read_autoencoder
@@ -157,11 +157,11 @@ def new_tiny_autoencoder(recipe: TinyAutoencoderRecipe) -> TinyAutoencoder:
 
 def finish(model: TinyAutoencoder, teacher: Autoencoder, dataset: Dataset, run: Path) -> None:
     """Say how good it is and write `vae_tiny`."""
-    save_module(run / "vae_tiny", model, "AutoencoderTiny")
+    save_module(run / TINY, model, "AutoencoderTiny")
     held_out = to_model_range(torch.from_numpy(dataset.pixels(dataset.indices(split="held_out"))))
     if len(held_out):
         decoded, alone = psnr(model.decode, teacher.encode, held_out), psnr(model.decode, model.encode, held_out)
         note(
             f"{decoded:.2f} dB from the large one's latents on {len(held_out)} held-out pictures, {alone:.2f} from its "
-            f"own; written to {run / 'vae_tiny'}"
+            f"own; written to {run / TINY}"
         )
