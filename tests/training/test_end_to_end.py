@@ -146,6 +146,12 @@ def test_a_tiny_autoencoder_learns_the_latents_of_a_large_one(
     one, other = (read_tensors(each / "diffusion_pytorch_model.safetensors") for each in (whole, parts))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
+    monkeypatch.setattr(tiny_autoencoder, "CONFIG", replace(config, latent_channels=8))
+    with pytest.raises(UsageError, match=r"autoencoder: .*has 4 channels and a factor of 2; .* is for 8 and 2"):
+        train("other", 1)
+    assert not (tmp_path / "other").exists()
+    monkeypatch.setattr(tiny_autoencoder, "CONFIG", config)
+
     large = denoiser.read_autoencoder(tiny_model)
     pictures = autoencoder.to_model_range(torch.from_numpy(load_dataset(tmp_path / "data").all_pixels.copy()))
     fresh = tiny_autoencoder.new_tiny_autoencoder(tiny_autoencoder.TinyAutoencoderRecipe())

@@ -14,6 +14,7 @@ from fromnoise.data import Dataset, load_dataset
 from fromnoise.models.autoencoder import Autoencoder
 from fromnoise.models.tiny_autoencoder import TinyAutoencoder, TinyAutoencoderConfig
 from fromnoise.runtime.device import channels_last
+from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.log import note
 from fromnoise.runtime.paths import EMBEDDED_MODEL, TINY
 from fromnoise.training.autoencoder import pixel_loss, psnr, to_model_range
@@ -119,6 +120,7 @@ def train(
     """Train in the folder `run`; at the end its folder `vae_tiny` holds the averaged weights."""
     recipe = settled(TinyAutoencoderRecipe(), recipe_file, run, resume=resume)
     teacher, pictures = read_autoencoder(Path(recipe.autoencoder)), load_dataset(dataset)
+    _require_latents(recipe, teacher)
     require_pictures(len(pictures.indices(split="train")), batch=recipe.batch)
     begin_run(run, recipe, pictures, resume=resume)
     teacher.eval().requires_grad_(False)
@@ -139,6 +141,16 @@ def train(
     )
     model.load_state_dict(averages.weights(model, recipe.average))
     finish(model.eval(), teacher, pictures, run)
+
+
+def _require_latents(recipe: TinyAutoencoderRecipe, teacher: Autoencoder) -> None:
+    """UsageError for latents of another kind than a tiny autoencoder of this shape has."""
+    its, ours = ((each.latent_channels, each.factor) for each in (teacher.config, CONFIG))
+    if its != ours:
+        raise UsageError(
+            f"autoencoder: {recipe.autoencoder} has {its[0]} channels and a factor of {its[1]}; what is trained here "
+            f"is for {ours[0]} and {ours[1]}"
+        )
 
 
 def outside(model: TinyAutoencoder) -> tuple[str, ...]:
