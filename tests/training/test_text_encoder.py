@@ -23,7 +23,7 @@ from fromnoise.training.anchors import padding_means
 from fromnoise.training.learner import Learner
 from fromnoise.training.lessons import choose_texts, is_plain, prepare
 from fromnoise.training.optimizers import adamw
-from fromnoise.training.phrases import compounds
+from fromnoise.training.phrases import compounds, explanations, in_wider_company
 from fromnoise.training.text_encoder import (
     Student,
     TextEncoderRecipe,
@@ -127,6 +127,30 @@ def test_compounds_need_four_words_and_use_only_theirs() -> None:
     said = {word.strip(",") for text in made for word in text.split()}
     assert said <= {"zebra", "stripes", "savanna", "foal", "a", "with", "of", "and", "in", "for"}
     assert {"zebra", "stripes", "savanna", "foal"} <= said
+
+
+def test_wider_company_holds_a_word_of_the_meaning_and_one_that_is_not() -> None:
+    near, further = ["zebra", "foal"], ["engine", "tax", "cobalt"]
+    made = in_wider_company([(near, further), (["alone"], further), (near, ["one"])], 60)
+    assert made == in_wider_company([(near, further)], 60)
+    assert len(made) > 25
+    said = [set(text.split()) for text in made]
+    assert all(words & set(near) and words & set(further) for words in said)
+    assert not set().union(*said) & {"alone", "one"}
+
+
+def test_words_further_from_a_concept_surround_those_near_it(shapes: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lessons, "LEAST", 0.0)
+    monkeypatch.setattr(lessons, "AMONG", 0)
+    before = set(chosen(shapes))
+    monkeypatch.setattr(lessons, "AMONG", 50)
+    assert set(chosen(shapes)) > before
+
+
+def test_things_that_can_be_seen_are_explained_without_their_names(shapes: Dataset) -> None:
+    told = explanations(shapes)
+    assert {"a red fruit with a single hard stone", "a sour green fruit"} <= set(told)
+    assert not any("shrubs" in text or "discrete" in text for text in told)
 
 
 def test_plain_captions_name_no_style() -> None:

@@ -16,7 +16,7 @@ from fromnoise.data.captions import clean
 from fromnoise.runtime.paths import PACKAGE
 from fromnoise.runtime.seeds import generator
 from fromnoise.text.tokenizer import Tokenizer
-from fromnoise.training.phrases import STYLES, compounds, more_phrases, phrases
+from fromnoise.training.phrases import STYLES, compounds, explanations, in_wider_company, more_phrases, phrases
 from fromnoise.training.teacher import Teacher
 
 _HELD_OUT = PACKAGE / "evaluation" / "reworded.jsonl"
@@ -24,8 +24,11 @@ _HELD_OUT = PACKAGE / "evaluation" / "reworded.jsonl"
 SIDE = 32
 """Pictures are this small for the contrastive loss."""
 
-AROUND, LEAST, COMPOUNDS = 64, 0.25, 120
+AROUND, LEAST, COMPOUNDS = 64, 0.25, 60
 """So many words nearest to each concept, of at least that cosine, are put into so many texts of two to four."""
+
+FURTHER, AMONG = 1500, 140
+"""The rest of so many words nearest to each concept are put around one or two of those nearest, in so many texts."""
 
 _STYLED = re.compile(rf"\b(style|{'|'.join(map(re.escape, STYLES))})\b")
 
@@ -68,8 +71,9 @@ def choose_texts(
 ) -> Texts:
     """Every `stride`-th caption, the phrases at least `near` (cosine) some concept, and a share `far` of the others.
 
-    Words that are near get further phrases, and the words nearest to a concept are put together. Every single word is
-    kept: it may turn up in any company. No text of `keep_out` is among them, unless a caption says it.
+    Words that are near get further phrases, and the words nearest to a concept are put together and among words that
+    are further from it. Every single word is kept: it may turn up in any company. No text of `keep_out` is among them,
+    unless a caption says it.
     """
     said = _captions(dataset, stride)
     texts = _joined(said, phrases(dataset, teacher.words()))
@@ -77,8 +81,10 @@ def choose_texts(
     concepts = concept_vectors(training_pictures(dataset), dict(zip(said, vectors.float(), strict=False)))
     close = closeness(vectors, concepts) >= near
     known = {text for text, is_close in zip(texts, close.tolist(), strict=True) if is_close}
-    together = compounds(words_around(texts, vectors, concepts), COMPOUNDS)
-    texts = _joined(texts, more_phrases(dataset, known, teacher.words()), together)
+    around = words_around(texts, vectors, concepts)
+    together = compounds((near for near, _ in around), COMPOUNDS)
+    among = in_wider_company(around, AMONG)
+    texts = _joined(texts, more_phrases(dataset, known, teacher.words()), together, among, explanations(dataset))
     vectors = teacher(texts)
     kept = closeness(vectors, concepts) >= near
     kept |= torch.rand(len(texts), generator=generator("far", seed)) < far
@@ -137,13 +143,15 @@ def closeness(vectors: Tensor, concepts: Tensor) -> Tensor:
     return torch.cat([(part.float() @ concepts.T).amax(1) for part in vectors.split(8192)])
 
 
-def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[list[str]]:
-    """By concept (K, C), the `AROUND` single words of the texts (N, C) that are nearest to it, the nearest first."""
+def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> list[tuple[list[str], list[str]]]:
+    """By concept (K, C), the single words of the texts (N, C) that are nearest to it: at most `AROUND` of at least
+    `LEAST`, and the others of the first `FURTHER`; the nearest first.
+    """
     rows = [row for row, text in enumerate(texts) if " " not in text]
-    near = (concepts @ vectors[rows].float().T).topk(min(AROUND, len(rows)), 1)
-    enough = (near.values >= LEAST).sum(1).tolist()
-    found = zip(near.indices.tolist(), enough, strict=True)
-    return [[texts[rows[int(at)]] for at in some[:count]] for some, count in found]
+    near = (concepts @ vectors[rows].float().T).topk(min(FURTHER, len(rows)), 1)
+    enough = (near.values >= LEAST).sum(1).clamp(max=AROUND).tolist()
+    words = ([texts[rows[at]] for at in some] for some in near.indices.tolist())
+    return [(some[:count], some[count:]) for some, count in zip(words, enough, strict=True)]
 
 
 def small_pictures(dataset: Dataset) -> Tensor:

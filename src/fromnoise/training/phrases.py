@@ -10,7 +10,7 @@ from fromnoise.data.captions import clean, short_gloss, with_article, words
 from fromnoise.data.reading import Word
 from fromnoise.data.sources import PICTURE_SETS
 
-__all__ = ["CONCRETE", "STYLES", "compounds", "more_phrases", "phrases"]
+__all__ = ["CONCRETE", "STYLES", "compounds", "explanations", "in_wider_company", "more_phrases", "phrases"]
 
 _SEEN = "animal artifact body event feeling food object person phenomenon plant process shape substance"
 CONCRETE = frozenset(_SEEN.split())
@@ -26,8 +26,14 @@ _JOINED = (
     *("{a} {b}", "{b} {a} {c}", "{a} with {b}", "{a} of {b}", "{a} and {b}", "{b} {a} with {c}"),
     *("a {a} {b}", "{c} {b} {a}", "{a}, {b}", "{a} in {b}", "{b} for {a}", "{c} {b} {d} {a}"),
 )
+_AMONG = (
+    *("{r} {a}", "{r} {s} {a}", "{a} {r}", "{a} from a {r}", "{a} with {r}", "{a} for {r}", "{r} {a} {b}"),
+    *("{a} of {r}", "{a} and {r}", "{a} in the {r}", "{r} {b} {a}", "{s} {a} with a {r}", "{a} {r} {b}"),
+    *("{r} of {a}", "{a} by the {r}"),
+)
 _STYLED_SHARE = 0.3
 _GLOSS_WORDS = 8
+_LONGER_GLOSS_WORDS = 14
 
 
 def phrases(dataset: Dataset, single: Iterable[str], seed: int = 0) -> tuple[str, ...]:
@@ -64,6 +70,28 @@ def compounds(around: Iterable[Sequence[str]], count: int, seed: int = 2) -> tup
     chance = random.Random(seed)
     lists = [words for words in around if len(words) >= 4]
     return _distinct(_compound(words, chance) for words in lists for _ in range(count))
+
+
+def in_wider_company(
+    meanings: Iterable[tuple[Sequence[str], Sequence[str]]], count: int, seed: int = 3
+) -> tuple[str, ...]:
+    """One or two words near a meaning among words that are not, `count` texts from each such pair of lists of words:
+    "garlic in the cobalamin".
+    """
+    chance = random.Random(seed)
+    known = [(near, further) for near, further in meanings if len(near) >= 2 and len(further) >= 2]
+    return _distinct(_mixed(near, further, chance) for near, further in known for _ in range(count))
+
+
+def explanations(dataset: Dataset) -> tuple[str, ...]:
+    """What the dictionary says of things that can be seen, shorter and longer, without their names."""
+    told = [words(clean(word.gloss)) for word in dataset.words if word.lexname in CONCRETE and not _is_taxon(word)]
+    return _distinct(" ".join(each[:length]) for each in told for length in (_GLOSS_WORDS, _LONGER_GLOSS_WORDS))
+
+
+def _mixed(near: Sequence[str], further: Sequence[str], chance: random.Random) -> str:
+    (a, b), (r, s) = chance.sample(near, 2), chance.sample(further, 2)
+    return chance.choice(_AMONG).format(a=a, b=b, r=r, s=s)
 
 
 def _compound(words: Sequence[str], chance: random.Random) -> str:
