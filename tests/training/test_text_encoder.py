@@ -279,6 +279,8 @@ def test_texts_near_a_concept_are_drawn_to_its_captions(task: TextEncoderTask, s
     task = continued(task, shapes, hold=0.0, align=1.0)
     batch, anchor = task.batch(0), task.anchor
     assert anchor is not None
+    others = slice(RECIPE.pictures, RECIPE.pictures + 2)
+    batch.vectors[others], batch.plain[others] = task.lessons.concepts[0].to(batch.vectors), True
     own = torch.eye(len(anchor.means))
     there = float(anchor.vagueness(anchor.means, own))
     between = float(anchor.vagueness((anchor.means + anchor.means.roll(1, 0)) / 2, own))
