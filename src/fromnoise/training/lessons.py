@@ -150,7 +150,7 @@ def words_around(texts: Sequence[str], vectors: Tensor, concepts: Tensor) -> lis
     rows = [row for row, text in enumerate(texts) if " " not in text]
     near = (concepts @ vectors[rows].float().T).topk(min(FURTHER, len(rows)), 1)
     enough = (near.values >= LEAST).sum(1).clamp(max=AROUND).tolist()
-    words = ([texts[rows[at]] for at in some] for some in near.indices.tolist())
+    words = ([texts[rows[int(at)]] for at in some] for some in near.indices.tolist())
     return [(some[:count], some[count:]) for some, count in zip(words, enough, strict=True)]
 
 
