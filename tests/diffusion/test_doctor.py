@@ -67,7 +67,7 @@ def test_the_verdict_is_the_mean_over_pictures_each_for_itself() -> None:
         diagnose(drawing(norms, count=2)),
         diagnose([step(each.x[:1], each.index, each.sigma) for each in drawing(norms)]),
     )
-    assert both.positions == pytest.approx(alone.positions)
+    assert both.positions == pytest.approx(alone.positions, rel=1e-5)  # sums of float32 differ in their last bits
 
 
 def test_figures_that_say_nothing_do_not_decide() -> None:

@@ -81,6 +81,14 @@ def test_other_weights_mean_other_noise(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_a_fresh_network_starts_from_the_identity() -> None:
+    model = new_unet(DenoiserRecipe()).eval()
+    attention, features = model.get_submodule("mid_block.attentions.0"), torch.randn(1, 320, 4, 4)
+    assert torch.equal(attention(features, torch.randn(1, 7, 256)), features)
+    assert not model(torch.randn(1, 8, 4, 4), torch.tensor([20.0]), torch.randn(1, 7, 256)).any()
+
+
+@torch.no_grad()
 def test_a_network_without_the_texts_embedding_goes_on_where_it_was(tmp_path: Path) -> None:
     before = UNet(replace(CONFIG, addition_embed_type=None, addition_embed_type_num_heads=64)).eval()
     save_module(tmp_path, before, "UNet2DConditionModel", dtype=torch.float32)

@@ -336,5 +336,5 @@ def new_unet(recipe: DenoiserRecipe) -> UNet:
 def start_silent(model: UNet) -> None:
     """Zero the last layer of every residual branch, so that training starts from the identity."""
     for name, parameter in model.named_parameters():
-        if name.endswith(("conv2.weight", "conv_out.weight", "proj_out.weight")):
+        if name.rpartition(".")[0].endswith(("conv2", "conv_out", "proj_out")):
             torch.nn.init.zeros_(parameter)
