@@ -19,10 +19,10 @@ from torch import Tensor
 import fromnoise as fn
 from fromnoise.diffusion.samplers import TWO_DENOISERS
 from fromnoise.diffusion.samplers_table import SAMPLER_FACTS
-from fromnoise.evaluation.judging import Trained, load_judge
 from fromnoise.evaluation.scoring import score
 from fromnoise.pipeline import last
 from fromnoise.runtime.paths import JUDGE
+from fromnoise.training.judging import Trained, load_judge
 
 PROMPTS = ("a red heart", "a grinning face", "a red apple", "a pizza", "a sunflower", "a rocket")
 CALLS = (5, 10, 20)

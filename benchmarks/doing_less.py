@@ -26,7 +26,6 @@ from fromnoise.checkpoints.building import build
 from fromnoise.diffusion.schedules import NoiseSchedule, trailing
 from fromnoise.evaluation.distances import polynomial_kernel
 from fromnoise.evaluation.drawing import draw
-from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import TRAINED, sample
 from fromnoise.evaluation.reference import load_reference
 from fromnoise.models.extras import NO_EXTRAS, Extras, Reuse
@@ -35,6 +34,7 @@ from fromnoise.models.unet import UNet
 from fromnoise.pipeline.planning import network_calls
 from fromnoise.runtime.machine import busy_seconds
 from fromnoise.runtime.paths import JUDGE
+from fromnoise.training.judging import load_judge
 
 Fields = Mapping[str, Any]
 

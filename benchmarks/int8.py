@@ -22,13 +22,13 @@ import fromnoise as fn
 from fromnoise.checkpoints import open_checkpoint
 from fromnoise.engines.eager import pack_numbers
 from fromnoise.evaluation.drawing import draw
-from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import TRAINED, sample
 from fromnoise.evaluation.reference import load_reference
 from fromnoise.models.unet import UNet
 from fromnoise.pipeline.loading import filled
 from fromnoise.runtime.device import pick_dtype
 from fromnoise.runtime.paths import JUDGE
+from fromnoise.training.judging import load_judge
 
 TIMES = (950, 700, 400, 150, 20)
 

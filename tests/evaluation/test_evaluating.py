@@ -17,7 +17,6 @@ from fromnoise.evaluation import distances, evaluate, evaluating, is_prepared, p
 from fromnoise.evaluation.distances import nearest
 from fromnoise.evaluation.drawing import draw, rebuilt
 from fromnoise.evaluation.evaluating import Drawn, choose, frechet_distances, look, psnr, recall
-from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, REWORDED, TRAINED, Prompt
 from fromnoise.evaluation.reference import compact, load_reference, measure_ceiling, principal_axes
 from fromnoise.images.convert import to_tensor
@@ -25,6 +24,7 @@ from fromnoise.models.judge import Judge
 from fromnoise.pipeline import load
 from fromnoise.request import Request
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.training.judging import load_judge
 from tests import small_dataset
 from tests.small_dataset import write_dataset
 

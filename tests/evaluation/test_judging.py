@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from fromnoise.data import Dataset
-from fromnoise.evaluation.judging import Trained, load_judge, looks, together
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, pairs
 from fromnoise.evaluation.quick import QuickScore, as_line
 from fromnoise.evaluation.reference import load_reference
 from fromnoise.evaluation.scoring import features, score
 from fromnoise.models.judge import Judge, JudgeConfig, Reading
 from fromnoise.runtime.errors import FromnoiseError, UsageError
+from fromnoise.training.judging import Trained, load_judge, looks, together
 from tests.small_dataset import draw
 
 

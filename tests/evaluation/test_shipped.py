@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fromnoise.data.sources import PICTURE_SETS
 from fromnoise.data.splits import judge_fold, settled, whole_group
-from fromnoise.evaluation.judging import load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, reworded
 from fromnoise.evaluation.reference import is_prepared, load_reference
 from fromnoise.runtime.paths import JUDGE
+from fromnoise.training.judging import load_judge
 
 
 def test_it_finds_four_of_five_real_pictures_that_it_never_saw() -> None:

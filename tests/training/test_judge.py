@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fromnoise.data import Dataset
-from fromnoise.evaluation.judging import load_judge
 from fromnoise.models.judge import ENCODERS, Judge, JudgeConfig, merged, palette
 from fromnoise.training import judge
 from fromnoise.training.judge import JudgeRecipe, JudgeTask, concepts_of, evened, new_judge, wordings
+from fromnoise.training.judging import load_judge
 from tests.small_dataset import STYLES, write_dataset
 
 QUICK = """

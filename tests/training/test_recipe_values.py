@@ -13,6 +13,7 @@ from fromnoise.training.autoencoder import AutoencoderRecipe
 from fromnoise.training.denoiser import DenoiserRecipe
 from fromnoise.training.judge import JudgeRecipe
 from fromnoise.training.recipe import ALLOWED, read_recipe, write_recipe
+from fromnoise.training.rewarded_denoiser import RewardedDenoiserRecipe
 from fromnoise.training.text_encoder import TextEncoderRecipe
 from fromnoise.training.tuning.distill import DistillRecipe
 from fromnoise.training.tuning.dreambooth import DreamboothRecipe
@@ -20,7 +21,7 @@ from fromnoise.training.tuning.finetune import FinetuneRecipe
 from fromnoise.training.tuning.inversion import InversionRecipe
 from fromnoise.training.tuning.lora import LoraRecipe
 
-FROM_SCRATCH = (AutoencoderRecipe, TextEncoderRecipe, DenoiserRecipe, JudgeRecipe)
+FROM_SCRATCH = (AutoencoderRecipe, TextEncoderRecipe, DenoiserRecipe, JudgeRecipe, RewardedDenoiserRecipe)
 RECIPES: tuple[type, ...] = (
     InversionRecipe,
     LoraRecipe,

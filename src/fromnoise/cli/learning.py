@@ -27,8 +27,16 @@ class Part(StrEnum):
     AUTOENCODER = "autoencoder"
     TEXT_ENCODER = "text-encoder"
     DENOISER = "denoiser"
+    REWARDED_DENOISER = "rewarded-denoiser"
     TINY_AUTOENCODER = "tiny-autoencoder"
     JUDGE = "judge"
+
+    @property
+    def about(self) -> str:
+        """What training it does, in a sentence."""
+        if self is Part.REWARDED_DENOISER:
+            return "Train the denoiser on, by what its own drawings are worth: exact colours, and what a judge says."
+        return f"Train the {self.value} from scratch."
 
     @property
     def module(self) -> str:
@@ -86,7 +94,7 @@ def _command(part: Part) -> Callable[..., None]:
             trainer(data, folder, recipe, resume=resume, show=show)
         print(folder)
 
-    train.__doc__ = f"""Train the {part.value} from scratch. Ctrl-C keeps a checkpoint that --resume goes on from.
+    train.__doc__ = f"""{part.about} Ctrl-C keeps a checkpoint that --resume goes on from.
 
     For example:
 
@@ -99,7 +107,7 @@ def _command(part: Part) -> Callable[..., None]:
 
 
 PARTS: Mapping[str, Callable[..., None]] = MappingProxyType({part.value: _command(part) for part in Part})
-"""The commands that train each part from scratch."""
+"""The commands that train each part."""
 
 
 def evaluate(

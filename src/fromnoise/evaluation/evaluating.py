@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fromnoise.evaluation.distances import fid, kid_of_pairs, nearest
 from fromnoise.evaluation.drawing import Show, draw, rebuilt
-from fromnoise.evaluation.judging import Pictures, Trained, Verdicts, load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, REBUILT, TRAINED, Prompt, reworded, sample
 from fromnoise.evaluation.reference import Ceiling, Reference, load_reference
 from fromnoise.evaluation.report import Likeness, Limits, Recall, Report, Shares, sheet
@@ -23,6 +22,7 @@ from fromnoise.request import Request
 from fromnoise.runtime.log import warn
 from fromnoise.runtime.paths import JUDGE
 from fromnoise.runtime.seeds import generator
+from fromnoise.training.judging import Pictures, Trained, Verdicts, load_judge
 
 TRAINED_PAIRS = 300
 """Trained pairs drawn when nobody says how many; of held-out pairs and reworded prompts, all."""

@@ -11,10 +11,10 @@ import torch
 
 from fromnoise.data import Dataset
 from fromnoise.evaluation.drawing import Show, draw
-from fromnoise.evaluation.judging import Pictures, load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, pairs, sample
 from fromnoise.pipeline import load
 from fromnoise.request import Request
+from fromnoise.training.judging import Pictures, load_judge
 
 PICTURES = 64
 """Pictures of each kind."""

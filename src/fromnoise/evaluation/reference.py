@@ -14,11 +14,11 @@ from torch import Tensor
 from fromnoise.checkpoints.folder import read_json, read_tensors, save_module, write_json, write_tensors
 from fromnoise.data import Dataset, Picture, load_dataset
 from fromnoise.evaluation.distances import FID_FEATURES
-from fromnoise.evaluation.judging import Trained, load_judge
 from fromnoise.evaluation.prompts import HELD_OUT, TRAINED, Prompt, pair
 from fromnoise.models.judge import Judge
 from fromnoise.runtime.errors import FromnoiseError, UsageError
 from fromnoise.runtime.paths import JUDGE, atomic_write
+from fromnoise.training.judging import Trained, load_judge
 
 COLUMNS = 12
 """Pictures in a row of the sheet that holds the held-out ones."""

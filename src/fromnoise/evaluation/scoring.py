@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fromnoise.evaluation.judging import Pictures, Trained, load_judge
 from fromnoise.evaluation.prompts import Prompt
 from fromnoise.evaluation.reference import load_reference
 from fromnoise.runtime.errors import UsageError
 from fromnoise.runtime.paths import JUDGE
+from fromnoise.training.judging import Pictures, Trained, load_judge
 
 
 def score(pictures: Pictures, prompts: Sequence[Prompt | str], judge: Path | Trained = JUDGE) -> Tensor:

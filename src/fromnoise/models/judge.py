@@ -186,8 +186,19 @@ def palette(pictures: Tensor, shades: int) -> Tensor:
         weight = torch.where(up.bool(), over, 1 - over).prod(1)
         counts.scatter_add_(1, (red * shades + green) * shades + blue, weight)
     counts[:, -1] = 0
-    return (counts / counts.sum(1, keepdim=True).clamp(min=1)).sqrt()
+    return root(counts / counts.sum(1, keepdim=True).clamp(min=1))
 
+
+def root(shares: Tensor) -> Tensor:
+    """The square root of shares in [0, 1], whose slope is bounded where they are near 0."""
+    if not shares.requires_grad:
+        return shares.sqrt()
+    bounded = (shares + SMALL_SHARE).sqrt()
+    return bounded + (shares.sqrt() - bounded).detach()
+
+
+SMALL_SHARE = 2e-4
+"""Shares of a palette that are smaller than this hardly steepen its root."""
 
 CORNERS = tuple(product((0, 1), repeat=3))
 """The corners of a cell of the colour grid."""

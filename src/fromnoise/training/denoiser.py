@@ -76,6 +76,8 @@ SCHEDULER = {
 }
 """`scheduler_config.json` of what is trained here: SD's own betas, v-prediction, every field stated."""
 
+SCHEDULE = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012)
+"""The noise levels of its timesteps."""
 
 MOST_WORDS = 18
 """A caption with what is said of a variant is no longer: colours and grounds come in many pieces."""
@@ -83,7 +85,8 @@ MOST_WORDS = 18
 STYLED = 2 / 3
 """Share of the texts that name a style, as of the pictures' own captions."""
 
-_SETS = {each.style: each for each in PICTURE_SETS}
+SETS = {each.style: each for each in PICTURE_SETS}
+"""The picture sets by style."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,7 @@ class DenoiserTask:
         self.model, self.text, self.recipe = model, text, recipe
         self.reworded, self.variants = reworded or {}, variants
         self.latents, self.pictures = latents, pictures  # (N, 2, C, h, w): as drawn, and mirrored
-        self.schedule = NoiseSchedule.from_betas("scaled_linear", 0.00085, 0.012)
+        self.schedule = SCHEDULE
         self.network = torch.compile(model) if recipe.compile else model
 
     def batch(self, step: int) -> Captioned:
@@ -183,7 +186,7 @@ class DenoiserTask:
         if not others or reworded >= self.recipe.reworded:
             return picture.captions[int(chance * len(picture.captions))]
         said = others[int(which * len(others))]
-        return said if styled >= STYLED else in_style(said, _SETS[picture.style], styled / STYLED)
+        return said if styled >= STYLED else in_style(said, SETS[picture.style], styled / STYLED)
 
     def predict(self, batch: Captioned) -> Tensor:
         """The network's v."""

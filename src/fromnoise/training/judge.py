@@ -183,11 +183,12 @@ def _shrink(pixels: np.ndarray, side: int) -> Tensor:
 
 def wordings(pictures: Sequence[Picture]) -> list[str]:
     """The distinct captions of pictures that say nothing of their style."""
-    said = (caption for each in pictures for caption in each.captions if not _says_style(each, caption))
+    said = (caption for each in pictures for caption in each.captions if not says_style(each, caption))
     return list(dict.fromkeys(said))
 
 
-def _says_style(picture: Picture, caption: str) -> bool:
+def says_style(picture: Picture, caption: str) -> bool:
+    """Whether a picture's caption names its style, or says how it looks."""
     return any(name in caption for name in _STYLE_WORDS.get(picture.style, ()))
 
 
