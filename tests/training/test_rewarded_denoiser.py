@@ -184,7 +184,8 @@ def test_the_gradient_is_the_slope_of_the_guided_answers(made: Path, tiny_model:
 
 def test_concepts_with_held_out_pictures_are_asked_for_in_their_own_styles_only(made: Path, tiny_model: Path) -> None:
     task = task_of(made, tiny_model, elsewhere=1.0, captions=0.0, reworded=0.0)
-    asked = [(task.ordinary.pictures[draw.sample], task.ask(draw)) for draw in draws(0, 0, 400, 11)]
+    chosen = draws(0, 0, 400, len(task.stand_ins))
+    asked = [(task.ordinary.pictures[task.stand_ins[draw.sample]], task.ask(draw)) for draw in chosen]
     (held,) = task.held
     assert all(said.style == picture.style for picture, said in asked if picture.concept == held)
     others = [said.style != picture.style for picture, said in asked if picture.concept != held]
@@ -192,9 +193,21 @@ def test_concepts_with_held_out_pictures_are_asked_for_in_their_own_styles_only(
     assert all(said.concept == picture.concept for picture, said in asked)
 
 
+def test_styles_with_a_palette_are_asked_for_more_often(made: Path, tiny_model: Path) -> None:
+    task = task_of(made, tiny_model, exact=3, captions=0.0, reworded=0.0)
+    task.reward.palettes = {"twemoji": torch.zeros(1, 3)}
+    task = RewardedDenoiserTask(task.ordinary, task.autoencoder, task.reward, task.held, task.recipe)
+    of_it = sum(each.style == "twemoji" for each in task.ordinary.pictures)
+    others = len(task.ordinary.pictures) - of_it
+    assert len(task.stand_ins) == 3 * of_it + others
+    asked = [task.ask(each).style for each in draws(0, 0, 40 * len(task.stand_ins), len(task.stand_ins))]
+    named = [style for style in asked if style]
+    assert named.count("twemoji") / len(named) == pytest.approx(3 * of_it / len(task.stand_ins), abs=0.05)
+
+
 def test_what_names_no_style_is_asked_for_none(made: Path, tiny_model: Path) -> None:
     task = task_of(made, tiny_model, captions=1.0, elsewhere=0.0, reworded=0.0)
-    said = [task.ask(draw) for draw in draws(0, 0, 60, 11)]
+    said = [task.ask(draw) for draw in draws(0, 0, 60, len(task.stand_ins))]
     assert {each.style is None for each in said if "style" not in each.text} == {True}
     assert {each.style is None for each in said if "style" in each.text} == {False}
 

@@ -54,8 +54,8 @@ from fromnoise.training.teacher import MiniLM
 BLURRED = 1.5
 """Above this noise level an answer's details are not yet those of the finished drawing: the slope is smoothed."""
 
-STEEPEST = 0.5
-"""No drawing counts more than with a slope of this length."""
+STEEPEST = 2.0
+"""No drawing counts more than with a slope of this length: of what lacks little it is 0.1, of the others 1 to 2."""
 
 BETAS = (0.98, 0.99)
 """Adam's: slopes scatter much more than gradients of the pictures' own loss, so more of them are averaged."""
@@ -68,17 +68,19 @@ class RewardedDenoiserRecipe:
     A step draws `batch` pictures in `fewest` to `most` steps at `guidance`, and learns from `answers` of each drawing's
     answers at noise levels of at most `highest`, and from `real` training pictures. Of the drawings a share `elsewhere`
     is asked for in a style that the concept may not be drawn in (concepts with held-out pictures left out), `reworded`
-    in words that no caption holds, `captions` by a caption, the others by their label and style. `gain` is how much the
-    reward counts beside the pictures' loss; `palettes`, `styles` and `concepts` weigh its parts (see `rewards.Worth`).
+    in words that no caption holds, `captions` by a caption, the others by their label and style. Styles with a palette,
+    which are the hard ones, are asked for `exact` times as often as the training pictures are of them. `gain` is how
+    much the reward counts beside the pictures' loss; `palettes`, `styles` and `concepts` weigh its parts (see
+    `rewards.Worth`).
     """
 
     judge: str = "runs/judge/judge"
     text: str = str(EMBEDDED_MODEL)
     autoencoder: str = str(EMBEDDED_MODEL)
     init: str = str(EMBEDDED_MODEL / "unet")
-    steps: int = 480
+    steps: int = 440
     batch: int = 32
-    real: int = 40
+    real: int = 44
     fewest: int = 6
     most: int = 9
     guidance: float = 4.0
@@ -87,14 +89,15 @@ class RewardedDenoiserRecipe:
     elsewhere: float = 0.24
     reworded: float = 0.19
     captions: float = 0.15
-    gain: float = 0.05
+    exact: int = 2
+    gain: float = 0.03
     palettes: float = 2.5
     styles: float = 0.55
-    concepts: float = 0.4
+    concepts: float = 0.5
     rate: float = 6e-5
-    warmup: int = 10
+    warmup: int = 30
     decay_at: int | None = None
-    averages: tuple[int, ...] = (100,)
+    averages: tuple[int, ...] = (80,)
     export_every: int = 20
     compile: bool = True
     seed: int = 0
@@ -165,12 +168,18 @@ class RewardedDenoiserTask:
     ) -> None:
         self.ordinary, self.reward, self.held, self.recipe = ordinary, reward, held, recipe
         self.model, self.autoencoder = ordinary.model, autoencoder.requires_grad_(False)
-        self.styles = sorted({each.style for each in ordinary.pictures})
+        self.stand_ins = [row for row, each in enumerate(ordinary.pictures) for _ in range(self.often(each.style))]
+        styles = sorted({each.style for each in ordinary.pictures})
+        self.styles = [style for style in styles for _ in range(self.often(style))]
+
+    def often(self, style: str) -> int:
+        """How often a style is asked for, as a multiple."""
+        return self.recipe.exact if style in self.reward.palettes else 1
 
     def batch(self, step: int) -> Rewarded:
         """Drawings by the weights as they are, a pure function of these and of the step."""
         recipe = self.recipe
-        chosen = draws(recipe.seed, step, recipe.batch, len(self.ordinary.pictures))
+        chosen = draws(recipe.seed, step, recipe.batch, len(self.stand_ins))
         asked = [self.ask(each) for each in chosen]
         with torch.no_grad(), mixed_precision():
             words = self.ordinary.text.encode([*(each.text for each in asked), ""])
@@ -184,7 +193,7 @@ class RewardedDenoiserTask:
 
     def ask(self, draw: Draw) -> Asked:
         """What the drawing in the place of a training picture is asked for."""
-        recipe, picture = self.recipe, self.ordinary.pictures[draw.sample]
+        recipe, picture = self.recipe, self.ordinary.pictures[self.stand_ins[draw.sample]]
         kind, which, wording = torch.rand(3, generator=draw.generator("ask"), dtype=torch.float64).tolist()
         others = self.ordinary.reworded.get(picture.concept, ())
         if kind < recipe.captions:
