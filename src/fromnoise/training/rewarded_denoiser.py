@@ -55,7 +55,7 @@ BLURRED = 1.5
 """Above this noise level an answer's details are not yet those of the finished drawing: the slope is smoothed."""
 
 STEEPEST = 2.0
-"""No drawing counts more than with a slope of this length: of what lacks little it is 0.1, of the others 1 to 2."""
+"""No drawing counts more than with a slope of this length; the longest of 64 that were measured was 1.9."""
 
 BETAS = (0.98, 0.99)
 """Adam's: slopes scatter much more than gradients of the pictures' own loss, so more of them are averaged."""
