@@ -78,6 +78,7 @@ def read(kind: type, folder: Path, text: str) -> Any:
         (JudgeRecipe, "shades = 1", "shades must be a whole number from 2 up, not 1"),
         (JudgeRecipe, "sides = [7]", r"sides must be a list of whole numbers, multiples of 16 from 16 up, not \[7\]"),
         (AutoencoderRecipe, "init = 3", "init must be text that says something, not 3"),
+        (RewardedDenoiserRecipe, "exact = 0", "exact must be a whole number from 1 up, not 0"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, kind: type, text: str, words: str) -> None:

@@ -57,7 +57,7 @@ ALLOWED: Mapping[str, Rule] = MappingProxyType(
         **dict.fromkeys(("keep", "class_pictures", "phrases", "alpha", "growth"), FROM_0),
         **dict.fromkeys(("rank", "trajectories", "pictures", "aligned", "plain", "stride"), COUNT),
         **dict.fromkeys(("width", "layers", "heads", "averages"), COUNT),
-        **dict.fromkeys(("real", "answers", "fewest", "most"), COUNT),
+        **dict.fromkeys(("real", "answers", "fewest", "most", "exact"), COUNT),
         **dict.fromkeys(("held", "shades"), between(2)),
         **dict.fromkeys(("jumps", "teacher_steps"), between(1, 1000)),
         **dict.fromkeys(("sampler", "teacher"), one_of(SAMPLERS)),
