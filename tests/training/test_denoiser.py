@@ -27,6 +27,7 @@ from fromnoise.training.denoiser import (
     read_autoencoder,
     with_said,
 )
+from fromnoise.training.judge import says_style
 from fromnoise.training.lessons import training_pictures
 from fromnoise.training.order import draws, seed_after
 from fromnoise.training.variants import EACH, Variants, make_variants, variants_of
@@ -40,13 +41,50 @@ class Silent:
         return torch.zeros(len(texts), 1, CONFIG.cross_attention_dim)
 
 
-def first_batch(folder: Path, power: float) -> Captioned:
+def a_task(folder: Path, recipe: DenoiserRecipe) -> DenoiserTask:
+    """Latents are 0, those of mirrored pictures 1."""
     pictures = training_pictures(load_dataset(folder))
     with torch.device("meta"):
         network = UNet(CONFIG)
-    latents = torch.zeros(len(pictures), 2, CONFIG.in_channels, 2, 2)
-    recipe = DenoiserRecipe(power=power, compile=False)
-    return DenoiserTask(network, cast(TextEncoder, Silent()), latents, pictures, recipe).batch(0)
+    latents = torch.tensor([0.0, 1.0])[:, None, None, None].expand(len(pictures), 2, CONFIG.in_channels, 2, 2)
+    return DenoiserTask(network, cast(TextEncoder, Silent()), latents, pictures, replace(recipe, compile=False))
+
+
+def first_batch(folder: Path, power: float) -> Captioned:
+    return a_task(folder, DenoiserRecipe(power=power)).batch(0)
+
+
+def test_most_pictures_are_noisier_than_where_a_recipe_begins(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    times = a_task(tmp_path, DenoiserRecipe(noisy_from=350, batch=400)).batch(0).times
+    assert (times < 350).sum() == pytest.approx(0.15 * 400, abs=12)
+    assert times.min() < 10 and times.max() > 990
+    for low, high in ((0, 350), (350, 1000)):
+        within = times[(times >= low) & (times < high)].double()
+        assert within.mean() == pytest.approx((low + high) / 2, rel=0.1)
+    even = a_task(tmp_path, DenoiserRecipe(batch=400)).batch(0).times
+    assert (even < 350).sum() == pytest.approx(0.35 * 400, abs=12)
+
+
+def test_pictures_are_mirrored_only_where_a_recipe_wants_them(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    for mirror in (True, False):
+        task = a_task(tmp_path, DenoiserRecipe(mirror=mirror))
+        flips = [bool(task.sample(draw)[0].any()) for draw in draws(0, 0, 100, len(task.pictures))]
+        assert any(flips) == mirror and not all(flips)
+
+
+def test_a_share_is_asked_for_by_label_and_style(tmp_path: Path) -> None:
+    write_dataset(tmp_path)
+    shares: list[float] = []
+    for labelled in (0.0, 0.5, 1.0):
+        task = a_task(tmp_path, DenoiserRecipe(labelled=labelled))
+        made = [(task.pictures[draw.sample], task.sample(draw)[2]) for draw in draws(0, 0, 300, len(task.pictures))]
+        said = [picture.label in text and says_style(picture, text) for picture, text in made if text]
+        assert len(said) < 300
+        shares.append(sum(said) / len(said))
+    few, some, every = shares
+    assert every == 1.0 and some == pytest.approx((few + every) / 2, abs=0.1)
 
 
 def test_power_evens_out_what_min_snr_weighs(tmp_path: Path) -> None:

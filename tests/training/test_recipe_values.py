@@ -67,6 +67,7 @@ def read(kind: type, folder: Path, text: str) -> Any:
         (DenoiserRecipe, 'averages = ["x"]', r"averages must be a list of whole numbers from 1 up, not \['x'\]"),
         (DenoiserRecipe, "averages = 400", "averages must be a list of whole numbers from 1 up, not 400"),
         (DenoiserRecipe, "export_every = 0", "export_every must be a whole number from 1 up, not 0"),
+        (DenoiserRecipe, "noisy_from = 1000", "noisy_from must be a whole number from 0 to 999, not 1000"),
         (DenoiserRecipe, "seed = -1", "seed must be a whole number from 0 to 18446744073709551615, not -1"),
         (JudgeRecipe, "sides = []", r"sides must be a list of whole numbers, multiples of 16 from 16 up, not \[\]"),
         (JudgeRecipe, 'architecture = "foo"', "architecture must be one of residual, patches, not 'foo'"),
