@@ -41,13 +41,14 @@ class Silent:
         return torch.zeros(len(texts), 1, CONFIG.cross_attention_dim)
 
 
-def a_task(folder: Path, recipe: DenoiserRecipe) -> DenoiserTask:
+def a_task(folder: Path, recipe: DenoiserRecipe, variants: Variants | None = None) -> DenoiserTask:
     """Latents are 0, those of mirrored pictures 1."""
     pictures = training_pictures(load_dataset(folder))
     with torch.device("meta"):
         network = UNet(CONFIG)
     latents = torch.tensor([0.0, 1.0])[:, None, None, None].expand(len(pictures), 2, CONFIG.in_channels, 2, 2)
-    return DenoiserTask(network, cast(TextEncoder, Silent()), latents, pictures, replace(recipe, compile=False))
+    recipe = replace(recipe, compile=False)
+    return DenoiserTask(network, cast(TextEncoder, Silent()), latents, pictures, recipe, variants=variants)
 
 
 def first_batch(folder: Path, power: float) -> Captioned:
@@ -146,16 +147,10 @@ def test_a_network_of_another_shape_is_refused(tmp_path: Path) -> None:
 
 def test_variants_are_drawn_with_their_words_and_only_where_there_are_words(tmp_path: Path) -> None:
     write_dataset(tmp_path)
-    pictures = training_pictures(load_dataset(tmp_path))
-    with torch.device("meta"):
-        network = UNet(CONFIG)
-    plain = torch.zeros(len(pictures), 2, CONFIG.in_channels, 2, 2)
-    variants = Variants(
-        torch.ones(len(pictures), EACH, CONFIG.in_channels, 2, 2), [["pixel art"] * EACH] * len(pictures)
-    )
-    recipe = DenoiserRecipe(varied=0.5, empty=0.3, compile=False)
-    task = DenoiserTask(network, cast(TextEncoder, Silent()), plain, pictures, recipe, variants=variants)
-    made = [task.sample(draw) for draw in draws(0, 0, 200, len(pictures))]
+    count = len(training_pictures(load_dataset(tmp_path)))
+    variants = Variants(torch.ones(count, EACH, CONFIG.in_channels, 2, 2), [["pixel art"] * EACH] * count)
+    task = a_task(tmp_path, DenoiserRecipe(varied=0.5, empty=0.3, mirror=False), variants)
+    made = [task.sample(draw) for draw in draws(0, 0, 200, count)]
     varied = [caption for latents, _, caption in made if latents.any()]
     assert 40 < len(varied) < 100 and all(caption.endswith(", pixel art") for caption in varied)
     assert not any("pixel art" in caption for latents, _, caption in made if not latents.any())

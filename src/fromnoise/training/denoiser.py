@@ -103,8 +103,8 @@ class DenoiserRecipe:
     pixels, and their captions say so. A share `labelled` is asked for by label and style alone, as most drawings are.
     Without `mirror` every picture is shown as it was drawn: its shape is then one thing to learn, not two.
 
-    All timesteps come equally often, or with `noisy_from` those from there on for 85 % of the pictures: a model that
-    does details well is better off with them (timestep 350 is a noise level of 1).
+    All timesteps come equally often, or with `noisy_from` those from there on for 85 % of the pictures, for a model
+    that does details well and shapes not yet (timestep 350 is a noise level of 1).
 
     Min-SNR's weights of errors (`gamma`) are raised to `power`: at 1 the noise levels at which a drawing's shapes are
     decided hardly count; at 0.5 all timesteps have about the same share of the loss, as they have by the learnt weights
